@@ -1,0 +1,175 @@
+/** `cdebug apply`: runs a saved plan, if its target is still the one that it was made for. */
+
+import { openDriver } from "../driver.ts";
+import { CdebugError, reason } from "../errors.ts";
+import { COMMON_FLAGS, type Flags, formatFlags, parseFlags } from "../flags.ts";
+import { parsePlan, type Plan, type Planner, type Sidecar } from "../plan.ts";
+import { differences, parseRef, type Target } from "../target.ts";
+import { print, runPlan } from "./session.ts";
+
+export const summary = "Run a saved plan";
+
+const flags = {
+  yes: {
+    type: "boolean",
+    short: "y",
+    help: "Grant the rights that the plan asks for beyond the target's own",
+  },
+  retarget: {
+    type: "string",
+    optional: true,
+    value: "REF",
+    help: "Make the plan again for the target of today, or for another one",
+  },
+  quiet: { type: "boolean", short: "q", help: "Print nothing but the command's output and failures" },
+  ...COMMON_FLAGS,
+} as const satisfies Flags;
+
+const help = `Usage: cdebug apply [FLAGS] FILE|-
+
+Runs a plan of cdebug plan, from a file or from stdin. If the target has been created or started again since,
+the plan is stale and is not run; --retarget makes it again from the request that it holds.
+
+Examples:
+  cdebug plan exec web ps > ps.yaml
+  cdebug apply ps.yaml
+  cdebug apply ps.yaml --retarget              for web as it is now
+  cdebug apply ps.yaml --retarget other        for another container
+
+Flags:
+${formatFlags(flags)}
+`;
+
+/** Runs `cdebug apply` and returns its exit code. */
+export async function apply(
+  argv: readonly string[],
+  planners: (command: Plan["request"]["command"]) => Promise<Planner>,
+): Promise<number> {
+  const { values, rest } = parseFlags("apply", flags, joinRetarget(argv), { anywhere: true });
+  if (values.help) {
+    await print(help);
+    return 0;
+  }
+  const [file, ...more] = rest;
+  if (file === undefined || more.length > 0) {
+    throw new CdebugError("Cannot run apply: expected one plan, a file or - for stdin", {
+      hint: "cdebug plan exec TARGET COMMAND > plan.yaml; cdebug apply plan.yaml",
+    });
+  }
+  const saved = parsePlan(await readPlan(file), file);
+
+  let plan = saved;
+  const again = values.retarget !== undefined;
+  const request = values.retarget ? { ...saved.request, target: values.retarget } : saved.request;
+  const ref = again ? parseRef(request.target) : { engine: saved.target.engine, name: saved.target.name };
+  await using driver = await openDriver(parseRef(`${ref.engine}://${ref.name}`).engine, request.runtime);
+  const target = await driver.inspect(ref.name);
+  if (again) {
+    const planner = await planners(saved.request.command);
+    plan = planner.compile(request, target, driver.capabilities);
+    for (const line of changes(saved, plan)) note(line);
+  } else refuseStale(saved, target, file);
+
+  await confirmRights(extraRights(plan), values.yes ?? false);
+  return await runPlan(plan, driver, { quiet: values.quiet ?? false });
+}
+
+/** `--retarget REF FILE` → `--retarget=REF FILE`; with a single word, that is the file. */
+function joinRetarget(argv: readonly string[]): readonly string[] {
+  const at = argv.indexOf("--retarget");
+  const ref = argv[at + 1];
+  const words = argv.filter((word) => word === "-" || !word.startsWith("-"));
+  if (at < 0 || ref === undefined || ref.startsWith("-") || words.length < 2) return argv;
+  return [...argv.slice(0, at), `--retarget=${ref}`, ...argv.slice(at + 2)];
+}
+
+async function readPlan(file: string): Promise<string> {
+  try {
+    if (file !== "-") return await Deno.readTextFile(file);
+    return await new Response(Deno.stdin.readable).text();
+  } catch (error) {
+    throw new CdebugError(`Cannot read plan "${file}": ${reason(error)}`, { cause: error });
+  }
+}
+
+function refuseStale(plan: Plan, target: Target, file: string): void {
+  const found = differences(plan.target, target);
+  if (found.length === 0) return;
+  throw new CdebugError(
+    `Cannot apply "${file}": the plan is stale, target "${target.name}" is not the one it was made for: ${
+      found.join("; ")
+    }`,
+    { hint: `cdebug apply ${file} --retarget` },
+  );
+}
+
+/** What the plan asks for beyond the target's own rights, a sentence each. */
+export function extraRights({ target, sidecars }: Plan): string[] {
+  return sidecars.flatMap((sidecar) =>
+    extraRightsOf(sidecar, target).map((text) => `${sidecar.name}: ${text}`)
+  );
+}
+
+function extraRightsOf(sidecar: Sidecar, target: Target): string[] {
+  const found: string[] = [];
+  if (sidecar.privileged && !target.privileged) found.push("privileged, all rights on the engine's machine");
+  const added = (sidecar.addLinuxCapabilities ?? []).filter((name) =>
+    !target.addLinuxCapabilities.includes(name)
+  );
+  if (added.length > 0) found.push(`Linux capabilities ${added.join(", ")}`);
+  const kept = target.dropLinuxCapabilities.filter((name) =>
+    !sidecar.dropLinuxCapabilities?.includes(name) && !added.includes(name)
+  );
+  if (kept.length > 0) found.push(`Linux capabilities that the target dropped: ${kept.join(", ")}`);
+  for (const { source, destination, readOnly } of sidecar.mounts ?? []) {
+    found.push(`${source} of the engine's machine at ${destination}${readOnly ? ", read-only" : ""}`);
+  }
+  for (const kind of ["network", "pid", "ipc", "uts", "user"] as const) {
+    if (sidecar.namespaces[kind] === "host" && target.namespaces[kind] !== "host") {
+      found.push(`the engine's machine's ${kind} namespace`);
+    }
+  }
+  const options = (of: readonly string[]) => [...of].sort().join(" ");
+  if (options(sidecar.securityOptions ?? []) !== options(target.securityOptions)) {
+    found.push(`security options ${options(sidecar.securityOptions ?? []) || "of the engine's default"}`);
+  }
+  return found;
+}
+
+async function confirmRights(rights: readonly string[], granted: boolean): Promise<void> {
+  if (rights.length === 0 || granted) return;
+  note("The plan asks for more than the target has:");
+  for (const right of rights) note(`  ${right}`);
+  if (!Deno.stdin.isTerminal()) {
+    throw new CdebugError("Cannot apply: these rights are not granted", { hint: "--yes grants them" });
+  }
+  await Deno.stderr.write(new TextEncoder().encode("Grant them? [y/N] "));
+  const answer = new Uint8Array(64);
+  const count = await Deno.stdin.read(answer);
+  if (!/^y(es)?$/i.test(new TextDecoder().decode(answer.subarray(0, count ?? 0)).trim())) {
+    throw new CdebugError("Cannot apply: these rights were refused");
+  }
+}
+
+/** A line for each value that differs, by its path. */
+function changes(before: Plan, after: Plan): string[] {
+  const [old, new_] = [flatten(before), flatten(after)];
+  const show = (value: string | undefined) =>
+    value === undefined ? "nothing" : value.length > 80 ? "a longer text" : value;
+  return [...new Set([...old.keys(), ...new_.keys()])]
+    .filter((path) => old.get(path) !== new_.get(path))
+    .map((path) => `${path}: ${show(old.get(path))} → ${show(new_.get(path))}`);
+}
+
+function flatten(value: unknown, path = ""): Map<string, string> {
+  if (typeof value !== "object" || value === null) return new Map([[path, JSON.stringify(value)]]);
+  return new Map(
+    Object.entries(value).flatMap((
+      [key, inner],
+    ) => [...flatten(inner, path === "" ? key : `${path}.${key}`)]),
+  );
+}
+
+function note(text: string): void {
+  Deno.stderr.writeSync(new TextEncoder().encode(`cdebug: ${text}\n`));
+}

@@ -1,0 +1,39 @@
+/** `cdebug help`, and what is said to a command that does not exist. */
+
+import { CdebugError, nearest } from "../errors.ts";
+import { print } from "./session.ts";
+
+const COMMANDS = {
+  exec: "Run a command, or a shell, with your own tools in a container",
+  plan: "Print what a command would do, to review, keep and apply",
+  apply: "Run a saved plan",
+  help: "Print this help",
+  version: "Print the version",
+};
+
+const text = `Usage: cdebug COMMAND [FLAGS] ...
+
+Debug containers that have no shell and no tools. Nothing is restarted, nothing is left behind.
+
+Commands:
+${Object.entries(COMMANDS).map(([name, summary]) => `  ${name.padEnd(9)}${summary}`).join("\n")}
+
+Examples:
+  cdebug exec -it web                          a shell in container web
+  cdebug exec web ps                           its processes
+  cdebug exec --dry-run web ps                 what would be done, and why
+
+cdebug COMMAND --help tells more.
+`;
+
+/** Prints the help, or throws CdebugError for a command that does not exist. */
+export async function help(command: string | undefined): Promise<number> {
+  if (command !== undefined && !["help", "--help", "-h"].includes(command)) {
+    const near = nearest(command, Object.keys(COMMANDS), 1);
+    throw new CdebugError(`Cannot run "${command}": there is no such command`, {
+      hint: near.length > 0 ? `Did you mean cdebug ${near[0]}?` : "cdebug help",
+    });
+  }
+  await print(text);
+  return command === undefined ? 125 : 0;
+}

@@ -1,0 +1,72 @@
+/** A command that makes plans, run live; or printed, with `--dry-run` and by `cdebug plan`. */
+
+import { type Driver, openDriver } from "../driver.ts";
+import { CdebugError, reason } from "../errors.ts";
+import { COMMON_FLAGS, type Flags, formatFlags, parseFlags, type Values } from "../flags.ts";
+import type { Plan, Planner } from "../plan.ts";
+import { parseRef } from "../target.ts";
+import { print, runPlan } from "./session.ts";
+
+/** What every command that makes plans takes besides its own flags. */
+const LIVE_FLAGS = {
+  quiet: { type: "boolean", short: "q", help: "Print nothing but the command's output and failures" },
+  "dry-run": { type: "boolean", help: "Print the plan and do nothing" },
+  "show-values": { type: "boolean", help: "Print the values of -e in the plan" },
+  ...COMMON_FLAGS,
+} as const satisfies Flags;
+
+/**
+ * Runs the command that a planner stands for, or prints its plan. Returns cdebug's exit code.
+ * `name` is what the user calls it: `exec`, `plan exec`.
+ */
+export async function live<F extends Flags>(
+  name: string,
+  planner: Planner<F>,
+  argv: readonly string[],
+  options: { print: boolean },
+): Promise<number> {
+  const { values, rest } = parseFlags(name, { ...planner.flags, ...LIVE_FLAGS }, argv);
+  // The compiler does not see that the values of two tables are the values of each.
+  const own = values as Values<F>;
+  const common = values as Values<typeof LIVE_FLAGS>;
+  if (common.help) {
+    await print(formatHelp(planner));
+    return 0;
+  }
+  const request = planner.request(own, rest, {
+    cwd: Deno.cwd(),
+    image: Deno.env.get("CDEBUG_IMAGE") || undefined,
+    readText,
+  });
+  const ref = parseRef(request.target);
+  await using driver: Driver = await openDriver(ref.engine, request.runtime);
+  const plan: Plan = planner.compile(request, await driver.inspect(ref.name), driver.capabilities);
+  if (options.print || common["dry-run"]) {
+    const { formatPlan } = await import("../plan.ts");
+    await print(formatPlan(plan, { showValues: common["show-values"] ?? false }));
+    return 0;
+  }
+  return await runPlan(plan, driver, { quiet: common.quiet ?? false });
+}
+
+/** The help of a command that makes plans. */
+export function formatHelp(
+  { usage, examples, flags }: Pick<Planner, "usage" | "examples" | "flags">,
+): string {
+  return `Usage: ${usage}
+
+Examples:
+${examples}
+
+Flags:
+${formatFlags({ ...flags, ...LIVE_FLAGS })}
+`;
+}
+
+function readText(path: string): string {
+  try {
+    return Deno.readTextFileSync(path);
+  } catch (error) {
+    throw new CdebugError(`Cannot read "${path}": ${reason(error)}`, { cause: error });
+  }
+}

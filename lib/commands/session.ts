@@ -1,0 +1,179 @@
+/** Runs a plan for a person: joins it to the streams, the terminal and the signals of this process. */
+
+import type { Driver, Streams } from "../driver.ts";
+import { CdebugError, EXIT, reason } from "../errors.ts";
+import { type Control, type Event, execute, type SignalName, SIGNALS } from "../executor.ts";
+import type { Plan } from "../plan.ts";
+import { detachKeys, rawMode, terminalSize } from "../terminal.ts";
+
+/** Runs the plan and returns cdebug's exit code. Throws CdebugError where cdebug itself failed. */
+export async function runPlan(plan: Plan, driver: Driver, options: { quiet: boolean }): Promise<number> {
+  const sidecar = plan.sidecars.find(({ name }) => name === plan.session.attach)!;
+  const { detach } = plan.session;
+  const interactive = sidecar.stdin === "open" && !detach;
+  const typed = sidecar.tty && interactive;
+  if (typed && !Deno.stdin.isTerminal()) {
+    throw new CdebugError("Cannot give the command a terminal: stdin is not one", { hint: "leave out -t" });
+  }
+
+  const listeners = new Set<(control: Control) => void>();
+  const tell = (control: Control) => listeners.forEach((listener) => listener(control));
+  const containers: string[] = [];
+  const printer = newPrinter(options.quiet);
+  let restoreTerminal = () => {};
+  const report = (event: Event) => {
+    // Not before: until then Ctrl-C cancels.
+    if (event.kind === "started") {
+      containers.push(event.container);
+      if (typed) restoreTerminal = rawMode();
+    }
+    if (event.kind !== "started" && event.kind !== "pull-progress") restoreTerminal();
+    printer.print(event);
+  };
+
+  const input = () =>
+    typed ? Deno.stdin.readable.pipeThrough(detachKeys(() => tell({ kind: "detach" }))) : Deno.stdin.readable;
+  const streams: Streams = detach ? {} : {
+    ...interactive && { stdin: input() },
+    stdout: writeTo(Deno.stdout),
+    stderr: writeTo(Deno.stderr),
+    ...sidecar.tty && { size: terminalSize() },
+  };
+
+  const left = Promise.withResolvers<number>();
+  const stopListening = listen((name, count) => {
+    if (name === "INT" && count > 1) {
+      restoreTerminal();
+      for (const container of containers) {
+        printer.print({
+          kind: "left",
+          what: `container ${container}, perhaps`,
+          hint: `docker rm -f ${container}`,
+        });
+      }
+      left.resolve(128 + SIGNALS.INT);
+    } else tell({ kind: "signal", name });
+  }, sidecar.tty && !detach ? () => tell({ kind: "resize", size: terminalSize() }) : undefined);
+
+  try {
+    const running = execute(plan, driver, {
+      streams,
+      controls(listener) {
+        listeners.add(listener);
+        return () => listeners.delete(listener);
+      },
+      env: (name) => Deno.env.get(name),
+      report,
+    });
+    const outcome = await Promise.race([running, left.promise]);
+    if (typeof outcome === "number") return outcome;
+    restoreTerminal();
+    if (outcome.kind === "detached") {
+      if (detach) await print(outcome.container + "\n");
+      else printer.note(`Detached; docker attach ${outcome.container} goes back`);
+      return 0;
+    }
+    return outcome.code;
+  } finally {
+    restoreTerminal();
+    stopListening();
+  }
+}
+
+/** Calls back for each signal of the user's, with how many of its name have come. */
+function listen(
+  signalled: (name: SignalName, count: number) => void,
+  resized: (() => void) | undefined,
+): () => void {
+  const counts: Partial<Record<SignalName, number>> = {};
+  const handlers = (Object.keys(SIGNALS) as SignalName[]).map((name) => {
+    const handler = () => signalled(name, counts[name] = (counts[name] ?? 0) + 1);
+    return [`SIG${name}`, handler] as [Deno.Signal, () => void];
+  });
+  if (resized) handlers.push(["SIGWINCH", resized]);
+  for (const [signal, handler] of handlers) Deno.addSignalListener(signal, handler);
+  return () => {
+    for (const [signal, handler] of handlers) Deno.removeSignalListener(signal, handler);
+  };
+}
+
+/** Prints results on stdout. A reader that has gone away is no error. */
+export async function print(text: string): Promise<void> {
+  try {
+    await writeTo(Deno.stdout)(new TextEncoder().encode(text));
+  } catch (error) {
+    if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
+  }
+}
+
+function writeTo(file: { write(chunk: Uint8Array): Promise<number> }): (chunk: Uint8Array) => Promise<void> {
+  return async (chunk) => {
+    for (let done = 0; done < chunk.length;) done += await file.write(chunk.subarray(done));
+  };
+}
+
+/** What people read about a session: on stderr, progress on a terminal only. */
+function newPrinter(quiet: boolean) {
+  const terminal = Deno.stderr.isTerminal();
+  const layers = new Map<string, string>();
+  const write = (text: string) => {
+    try {
+      Deno.stderr.writeSync(new TextEncoder().encode(text));
+    } catch {
+      // Nobody reads any more.
+    }
+  };
+  const note = (text: string) => {
+    if (!quiet) write(`cdebug: ${text}\n`);
+  };
+  let image = "";
+  return {
+    note,
+    print(event: Event): void {
+      switch (event.kind) {
+        case "pulling":
+          image = event.image;
+          break;
+        case "pull-progress": {
+          if (quiet || !terminal) break;
+          layers.set(event.layer, event.status);
+          const done = [...layers.values()].filter((status) => /complete|exists/i.test(status)).length;
+          const line = `Pulling ${image}: ${event.status} (${done}/${layers.size})`;
+          write(`\r\x1b[K${line.slice(0, terminalSize().columns - 1)}`);
+          break;
+        }
+        case "pulled":
+          if (!quiet && terminal) write("\r\x1b[K");
+          break;
+        case "started":
+          break;
+        case "target-stopped":
+          note(`Target "${event.target}" has stopped, and the session with it`);
+          break;
+        case "left":
+          write(`cdebug: Left behind: ${event.what}\n`);
+          if (event.hint) write(`Hint: ${event.hint}\n`);
+          break;
+        default:
+          event satisfies never;
+      }
+    },
+  };
+}
+
+/** Tells of a failure on stderr, and gives its exit code. The stack trace is shown with `debug` only. */
+export function tellFailure(error: unknown, debug: boolean): number {
+  const known = error instanceof CdebugError;
+  const lines = [`cdebug: ${known ? error.message : `Internal error: ${reason(error)}`}`];
+  if (known && error.hint) lines.push(`Hint: ${error.hint}`);
+  if (!known && !debug) lines.push("Hint: the same command with --debug shows where");
+  if (debug && error instanceof Error) {
+    for (let at: unknown = error; at instanceof Error; at = at.cause) lines.push(at.stack ?? at.message);
+  }
+  try {
+    Deno.stderr.writeSync(new TextEncoder().encode(lines.join("\n") + "\n"));
+  } catch {
+    // Nobody reads any more; the exit code still tells.
+  }
+  return known ? error.exitCode : EXIT.failure;
+}

@@ -1,0 +1,450 @@
+/** Docker: translates specs into the Engine API. */
+
+// @ts-types="@types/dockerode"
+import type Dockerode from "dockerode";
+import type { Driver, Progress, Realised, Running, Size, Streams } from "../../driver.ts";
+import { scriptCommand } from "../../driver.ts";
+import { CdebugError, nearest, reason } from "../../errors.ts";
+import type { Candidate, Target } from "../../target.ts";
+import { type Api, ApiError, type Hijacked, openApi } from "./api.ts";
+
+const READ_SIZE = 64 * 1024;
+/** Each chunk of a stream without a terminal has a head of this size. Source: Engine API, "Attach", "Stream format". */
+const FRAME_HEAD = 8;
+
+/** Opens the driver of the daemon at `address`, or of the one that the docker client would use. */
+export async function openDocker(address: string | undefined): Promise<Driver> {
+  const api = await openApi(address);
+  const shared = `on ${api.endpoint.address}`;
+
+  const list = async (): Promise<Candidate[]> => {
+    const response = await api.request("GET", "/containers/json", { query: { all: true } });
+    const containers: Dockerode.ContainerInfo[] = await response.json();
+    return containers.map(({ Id, Names, Image, State }) => ({
+      id: Id,
+      name: Names[0]?.replace(/^\//, "") ?? Id.slice(0, 12),
+      image: Image,
+      state: State,
+    }));
+  };
+
+  return {
+    engine: "docker",
+    // Docker joins another container's UTS namespace for nobody; its hostname comes with the network.
+    capabilities: { join: ["network", "pid", "ipc"] },
+    list,
+
+    async inspect(name) {
+      try {
+        const response = await api.request("GET", `/containers/${name}/json`);
+        return targetOf(await response.json());
+      } catch (error) {
+        if (!(error instanceof ApiError)) throw error;
+        throw await notFound(name, error, shared, list);
+      }
+    },
+
+    async state(id) {
+      try {
+        const response = await api.request("GET", `/containers/${id}/json`);
+        const { State }: Dockerode.ContainerInspectInfo = await response.json();
+        return State.Running ? "running" : "stopped";
+      } catch (error) {
+        if (error instanceof ApiError && error.status === 404) return "gone";
+        throw error;
+      }
+    },
+
+    run: (spec, streams, signal, report) => run(api, spec, streams, signal, report),
+
+    async exec(id, argv, streams) {
+      const { stdin, stdout, stderr } = streams;
+      const created = await api.request("POST", `/containers/${id}/exec`, {
+        body: {
+          Cmd: argv,
+          AttachStdin: stdin !== undefined,
+          AttachStdout: stdout !== undefined,
+          AttachStderr: stderr !== undefined,
+        },
+      });
+      const { Id }: { Id: string } = await created.json();
+      const connection = await api.hijack(await api.dial(), `/exec/${Id}/start`, {
+        Detach: false,
+        Tty: false,
+      });
+      const joined = join(connection, streams, false);
+      return {
+        id,
+        exit: joined.ended.then(async () => {
+          const response = await api.request("GET", `/exec/${Id}/json`);
+          const { ExitCode }: Dockerode.ExecInspectInfo = await response.json();
+          return ExitCode ?? 0;
+        }),
+        resize: () => Promise.resolve(),
+        release: joined.release,
+      };
+    },
+
+    remove: (id) => remove(api, id),
+    [Symbol.asyncDispose]: () => api[Symbol.asyncDispose](),
+  };
+}
+
+/** Removes a container; one that is gone, or going, is no error. */
+async function remove(api: Api, id: string): Promise<void> {
+  try {
+    await api.request("DELETE", `/containers/${id}`, { query: { force: true, v: true } });
+  } catch (error) {
+    if (!(error instanceof ApiError) || ![404, 409].includes(error.status)) throw error;
+  }
+}
+
+/** What the compiler needs to know of a container. Throws CdebugError if it does not run. */
+function targetOf(found: Dockerode.ContainerInspectInfo): Target {
+  const name = found.Name.replace(/^\//, "");
+  const { State: state, HostConfig: host, Config: config } = found;
+  const cannot = (text: string, hint: string) => new CdebugError(`Cannot debug "${name}": ${text}`, { hint });
+  if (state.Paused) throw cannot("it is paused", `docker unpause ${name}`);
+  if (state.Restarting) {
+    throw cannot("it is restarting", `docker logs ${name}  may say why; try again when it runs`);
+  }
+  if (!state.Running) {
+    throw cannot(`it is not running (${state.Status}, exit code ${state.ExitCode})`, `docker start ${name}`);
+  }
+  const pidMode = host.PidMode ?? "";
+  if (pidMode.startsWith("container:")) {
+    throw cannot(
+      "it shares another container's PID namespace, and Docker does not say which process is its own",
+      `cdebug exec ${
+        pidMode.slice("container:".length, "container:".length + 12)
+      } ...  debugs that container`,
+    );
+  }
+  const ipcMode = host.IpcMode ?? "";
+  const networkMode = host.NetworkMode ?? "";
+  const namespaces: Target["namespaces"] = {
+    network: networkMode === "host" || networkMode === "none"
+      ? networkMode
+      : networkMode.startsWith("container:")
+      ? "shared"
+      : "own",
+    pid: pidMode === "host" ? "host" : "own",
+    ipc: ipcMode === "host" || ipcMode === "shareable"
+      ? ipcMode
+      : ipcMode.startsWith("container:")
+      ? "shared"
+      : "own",
+    uts: host.UTSMode === "host" ? "host" : "own",
+    user: host.UsernsMode === "host" ? "host" : "engine",
+  };
+  const env = new Map(
+    (config.Env ?? []).map((entry) => entry.split(/=(.*)/s, 2) as [string, string]),
+  );
+  return Object.freeze({
+    engine: "docker",
+    name,
+    id: found.Id,
+    startedAt: state.StartedAt,
+    image: config.Image,
+    pid: pidMode === "host" ? state.Pid : 1,
+    user: config.User,
+    workdir: config.WorkingDir,
+    path: env.get("PATH") ?? "",
+    readOnlyRoot: host.ReadonlyRootfs ?? false,
+    privileged: host.Privileged ?? false,
+    namespaces,
+    addLinuxCapabilities: (host.CapAdd ?? []).map(bareCapability),
+    dropLinuxCapabilities: (host.CapDrop ?? []).map(bareCapability),
+    securityOptions: host.SecurityOpt ?? [],
+  });
+}
+
+/** Docker writes them with and without the prefix, and Linux capabilities compare as text. */
+function bareCapability(name: string): string {
+  return name.replace(/^CAP_/, "");
+}
+
+async function notFound(
+  name: string,
+  error: ApiError,
+  shared: string,
+  list: () => Promise<Candidate[]>,
+): Promise<CdebugError> {
+  const candidates = await list();
+  const matches = candidates.filter(({ id }) => id.startsWith(name));
+  if (matches.length > 1) {
+    return new CdebugError(`Cannot find target "${name}" ${shared}: the ID is ambiguous`, {
+      hint: matches.map((match) => `${match.id.slice(0, 12)} ${match.name}`).join(", "),
+    });
+  }
+  if (error.status !== 404) {
+    return new CdebugError(`Cannot inspect target "${name}" ${shared}: ${reason(error)}`, { cause: error });
+  }
+  const near = nearest(name, candidates.map((candidate) => candidate.name));
+  return new CdebugError(`Cannot find target "${name}" ${shared}: there is no such container`, {
+    hint: near.length > 0 ? `Did you mean ${near.join(" or ")}?` : "docker ps  lists the containers",
+  });
+}
+
+async function run(
+  api: Api,
+  spec: Realised,
+  streams: Streams,
+  signal: AbortSignal,
+  report: (progress: Progress) => void,
+): Promise<Running> {
+  const { sidecar } = spec;
+  const attached = !spec.detached && (streams.stdin ?? streams.stdout ?? streams.stderr) !== undefined;
+  const pull = async () => {
+    const { pullImage } = await import("./pull.ts");
+    await pullImage(api, sidecar.image, sidecar.platform, signal, report);
+  };
+  if (sidecar.pull === "always") await pull();
+
+  const dialled = attached ? api.dial() : undefined;
+  let id: string;
+  try {
+    id = await create(api, spec, streams.size).catch(async (error) => {
+      if (!isMissingImage(error)) throw error;
+      if (sidecar.pull === "never") {
+        throw new CdebugError(`Cannot start the toolkit "${sidecar.image}": the daemon does not have it`, {
+          hint: `docker pull ${sidecar.image}, or leave out --pull never`,
+        });
+      }
+      await pull();
+      return await create(api, spec, streams.size);
+    });
+  } catch (error) {
+    (await dialled?.catch(() => {}))?.close();
+    throw error instanceof ApiError ? explain(sidecar.image, spec.name, error) : error;
+  }
+
+  let connection: Hijacked | undefined;
+  const stopWaiting = new AbortController();
+  try {
+    // Both are under way before the start: what ends at once is not missed.
+    const [hijacked, waiting] = await Promise.all([
+      dialled?.then((dialled) =>
+        api.hijack(dialled, `/containers/${id}/attach?stream=1&stdin=1&stdout=1&stderr=1`)
+      ),
+      spec.detached ? undefined : api.request("POST", `/containers/${id}/wait`, {
+        query: { condition: "next-exit" },
+        signal: stopWaiting.signal,
+      }),
+    ]);
+    connection = hijacked;
+    signal.throwIfAborted();
+    await api.request("POST", `/containers/${id}/start`);
+    const resize = async ({ rows, columns }: Size) => {
+      const response = await api.request("POST", `/containers/${id}/resize`, {
+        query: { h: rows, w: columns },
+      });
+      await response.body?.cancel();
+    };
+    if (sidecar.tty && streams.size && !sizesAtCreation(api)) resize(streams.size).catch(() => {});
+
+    const joined = connection && join(connection, streams, sidecar.tty);
+    return {
+      id,
+      exit: waiting ? exitCode(waiting, joined?.ended) : new Promise<never>(() => {}),
+      resize,
+      release() {
+        joined?.release();
+        stopWaiting.abort();
+      },
+    };
+  } catch (error) {
+    connection?.close();
+    stopWaiting.abort();
+    await remove(api, id);
+    throw error instanceof ApiError ? explain(sidecar.image, spec.name, error) : error;
+  }
+}
+
+async function create(api: Api, spec: Realised, size: Size | undefined): Promise<string> {
+  const { sidecar, target } = spec;
+  const mode = (kind: "network" | "pid" | "ipc") => {
+    const setting = sidecar.namespaces[kind];
+    return setting === "target" ? `container:${target.id}` : setting === "host" ? "host" : undefined;
+  };
+  const [entrypoint, ...command] = scriptCommand(sidecar, sidecar.args);
+  const network = mode("network") ?? "none";
+  const pid = mode("pid");
+  const ipc = mode("ipc");
+  const mounts = (sidecar.mounts ?? []).map(({ source, destination, readOnly }) =>
+    `${source}:${destination}${readOnly ? ":ro" : ""}`
+  );
+  if (spec.targetRoot) mounts.push(`${await stoppedRoot(api, target.id)}:${spec.targetRoot}`);
+
+  const response = await api.request("POST", "/containers/create", {
+    query: { name: spec.name, platform: sidecar.platform },
+    body: {
+      Image: sidecar.image,
+      Entrypoint: [entrypoint],
+      Cmd: command,
+      User: sidecar.user,
+      WorkingDir: "/",
+      Env: Object.entries({ ...spec.env }).map(([key, value]) => `${key}=${value}`),
+      Labels: spec.labels,
+      Tty: sidecar.tty,
+      OpenStdin: sidecar.stdin !== "none",
+      // With a terminal the input must outlive a connection that was only detached.
+      StdinOnce: sidecar.stdin !== "none" && !sidecar.tty && !spec.detached,
+      AttachStdin: sidecar.stdin !== "none",
+      AttachStdout: true,
+      AttachStderr: true,
+      Healthcheck: { Test: ["NONE"] },
+      HostConfig: {
+        AutoRemove: !sidecar.keep,
+        NetworkMode: network,
+        ...pid && { PidMode: pid },
+        ...ipc && { IpcMode: ipc },
+        ...sidecar.namespaces.uts === "host" && { UTSMode: "host" },
+        ...sidecar.namespaces.user === "host" && { UsernsMode: "host" },
+        Privileged: sidecar.privileged ?? false,
+        CapAdd: sidecar.addLinuxCapabilities ?? [],
+        CapDrop: sidecar.dropLinuxCapabilities ?? [],
+        SecurityOpt: sidecar.securityOptions ?? [],
+        Binds: mounts,
+        // What is relayed need not be written to the daemon's disk as well.
+        ...!spec.detached && { LogConfig: { Type: "none", Config: {} } },
+        ...sidecar.tty && size && sizesAtCreation(api) && { ConsoleSize: [size.rows, size.columns] },
+      },
+    },
+  });
+  const { Id }: { Id: string } = await response.json();
+  return Id;
+}
+
+/** Source: Docker Engine API version history, v1.42, "ConsoleSize". */
+function sizesAtCreation(api: Api): boolean {
+  return api.atLeast(1, 42);
+}
+
+/** The directory on the daemon's machine that holds what a stopped container has written. */
+async function stoppedRoot(api: Api, id: string): Promise<string> {
+  const response = await api.request("GET", `/containers/${id}/json`);
+  const { GraphDriver }: Dockerode.ContainerInspectInfo = await response.json();
+  const { UpperDir } = (GraphDriver?.Data ?? {}) as { UpperDir?: string };
+  if (!UpperDir) {
+    throw new CdebugError(`Cannot reach the files of a stopped container: the daemon does not name them`);
+  }
+  return UpperDir;
+}
+
+function isMissingImage(error: unknown): boolean {
+  return error instanceof ApiError && error.status === 404 && /no such image|not found/i.test(error.message);
+}
+
+/** The daemon's answer to a create or start, in words for who is at work. */
+function explain(image: string, name: string, error: ApiError): CdebugError {
+  const text = reason(error);
+  if (/executable file not found|no such file or directory/.test(text) && /exec:|init process/.test(text)) {
+    return new CdebugError(`Cannot start the toolkit "${image}": it has no shell`, {
+      hint: "use an image with a shell, such as busybox:musl; or name its shell with --entrypoint",
+      cause: error,
+    });
+  }
+  if (error.status === 409 && /already in use/.test(text)) {
+    return new CdebugError(`Cannot start the sidecar: the name "${name}" is in use`, {
+      hint: `docker ps -a --filter name=${name}; another --name, or none`,
+      cause: error,
+    });
+  }
+  return new CdebugError(`Cannot start the toolkit "${image}": ${text}`, { cause: error });
+}
+
+async function exitCode(waiting: Response, output: Promise<void> | undefined): Promise<number> {
+  const lost = (error: unknown) =>
+    new CdebugError(`Cannot follow the session: the connection to the Docker daemon is lost`, {
+      hint: "docker ps --filter label=cdebug.session  lists what may be left",
+      cause: error,
+    });
+  const [result] = await Promise.all([
+    waiting.json().catch((error) => Promise.reject(lost(error))) as Promise<
+      { StatusCode?: number; Error?: { Message: string } | null }
+    >,
+    output,
+  ]);
+  if (result.StatusCode === undefined) throw lost(result.Error?.Message);
+  return result.StatusCode;
+}
+
+/** Joins a hijacked connection to streams. `ended` resolves when all output has been taken. */
+function join(
+  connection: Hijacked,
+  streams: Streams,
+  tty: boolean,
+): { readonly ended: Promise<void>; release(): void } {
+  const drop = () => Promise.resolve();
+  const { stdin, stdout = drop, stderr = drop } = streams;
+  const input = stdin?.getReader();
+  let released = false;
+  const sending = (async () => {
+    if (!input) return;
+    try {
+      for (let next; !(next = await input.read()).done;) await connection.write(next.value);
+      await connection.closeWrite();
+    } catch {
+      // The other side has ended; how, its exit code tells.
+    }
+  })();
+  const ended = (async () => {
+    try {
+      if (tty) await copy(connection, stdout);
+      else await demultiplex(connection, stdout, stderr);
+    } catch (error) {
+      if (!released) throw error;
+    } finally {
+      await input?.cancel().catch(() => {});
+      if (!released) connection.close();
+      await sending;
+    }
+  })();
+  return {
+    ended,
+    release() {
+      released = true;
+      connection.close();
+      // Nobody waits for the end of what was let go.
+      ended.catch(() => {});
+    },
+  };
+}
+
+async function copy(from: Hijacked, to: (chunk: Uint8Array) => Promise<void>): Promise<void> {
+  const buffer = new Uint8Array(READ_SIZE);
+  for (let count; (count = await from.read(buffer)) !== null;) await to(buffer.subarray(0, count));
+}
+
+/**
+ * Parts stdout from stderr. A frame is passed on in the pieces in which it arrives, without being put together.
+ */
+async function demultiplex(
+  from: Hijacked,
+  stdout: (chunk: Uint8Array) => Promise<void>,
+  stderr: (chunk: Uint8Array) => Promise<void>,
+): Promise<void> {
+  const buffer = new Uint8Array(READ_SIZE);
+  const head = new Uint8Array(FRAME_HEAD);
+  let headFilled = 0;
+  let left = 0;
+  for (let count; (count = await from.read(buffer)) !== null;) {
+    for (let at = 0; at < count;) {
+      if (left === 0) {
+        const taken = Math.min(FRAME_HEAD - headFilled, count - at);
+        head.set(buffer.subarray(at, at + taken), headFilled);
+        headFilled += taken;
+        at += taken;
+        if (headFilled < FRAME_HEAD) continue;
+        headFilled = 0;
+        left = new DataView(head.buffer).getUint32(4);
+      } else {
+        const taken = Math.min(left, count - at);
+        await (head[0] === 2 ? stderr : stdout)(buffer.subarray(at, at + taken));
+        at += taken;
+        left -= taken;
+      }
+    }
+  }
+}

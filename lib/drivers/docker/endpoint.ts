@@ -1,0 +1,86 @@
+/** Where the Docker daemon is: found as the docker client finds it. */
+
+import { createHash } from "node:crypto";
+import { dockerConfigDir, readDockerConfig, readJson } from "../../docker_config.ts";
+import { CdebugError, reason } from "../../errors.ts";
+
+export interface Endpoint {
+  /** As the user knows it: `unix:///var/run/docker.sock`. */
+  readonly address: string;
+  /** What named it: `DOCKER_HOST`, `context "prod"`. */
+  readonly source: string;
+  readonly tls?: Tls;
+}
+
+export interface Tls {
+  readonly ca: string | undefined;
+  readonly cert: string | undefined;
+  readonly key: string | undefined;
+}
+
+const DEFAULT_ADDRESS = "unix:///var/run/docker.sock";
+
+/**
+ * `address` if given, else `DOCKER_HOST`, `DOCKER_CONTEXT`, the current context of the docker client, the
+ * default socket: the docker client's own order. Throws CdebugError if what is named cannot be read.
+ */
+export async function findEndpoint(address: string | undefined): Promise<Endpoint> {
+  if (address) return await fromAddress(address, "--runtime");
+  const host = Deno.env.get("DOCKER_HOST");
+  if (host) return await fromAddress(host, "DOCKER_HOST");
+  const named = Deno.env.get("DOCKER_CONTEXT");
+  const context = named || (await readDockerConfig()).currentContext;
+  if (context && context !== "default") return await fromContext(context);
+  return { address: DEFAULT_ADDRESS, source: "the default" };
+}
+
+async function fromAddress(text: string, source: string): Promise<Endpoint> {
+  const address = text.startsWith("/") ? `unix://${text}` : text;
+  // The docker client takes any text for this variable, even "0", as yes.
+  const secured = address.startsWith("tcp://") && Deno.env.get("DOCKER_TLS_VERIFY");
+  if (!secured) return { address, source };
+  return { address, source, tls: await readTls(Deno.env.get("DOCKER_CERT_PATH") || dockerConfigDir()) };
+}
+
+/** Source: docker/cli, cli/context/store: a context's files are in a folder named by its name's SHA-256. */
+async function fromContext(name: string): Promise<Endpoint> {
+  const contexts = `${dockerConfigDir()}/contexts`;
+  const id = createHash("sha256").update(name).digest("hex");
+  const meta = await readJson<{ Endpoints?: { docker?: { Host?: string; SkipTLSVerify?: boolean } } }>(
+    `${contexts}/meta/${id}/meta.json`,
+  );
+  const docker = meta?.Endpoints?.docker;
+  if (!docker) {
+    throw new CdebugError(`Cannot use Docker context "${name}": there is no such context`, {
+      hint: "docker context ls",
+    });
+  }
+  const source = `context "${name}"`;
+  if (docker.SkipTLSVerify) {
+    throw new CdebugError(
+      `Cannot use Docker context "${name}": cdebug does not skip the check of certificates`,
+      {
+        hint: "docker context update, with the certificate authority's file",
+      },
+    );
+  }
+  const tls = await readTls(`${contexts}/tls/${id}/docker`);
+  return {
+    address: docker.Host || DEFAULT_ADDRESS,
+    source,
+    ...(tls.ca || tls.cert) && { tls },
+  };
+}
+
+async function readTls(dir: string): Promise<Tls> {
+  const read = async (file: string) => {
+    try {
+      return await Deno.readTextFile(`${dir}/${file}`);
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return undefined;
+      throw new CdebugError(`Cannot read "${dir}/${file}": ${reason(error)}`, { cause: error });
+    }
+  };
+  const [ca, cert, key] = await Promise.all([read("ca.pem"), read("cert.pem"), read("key.pem")]);
+  return { ca, cert, key };
+}

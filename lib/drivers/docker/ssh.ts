@@ -1,0 +1,77 @@
+/**
+ * A Docker daemon behind ssh, as the docker client reaches it: `ssh HOST docker system dial-stdio`, with the
+ * user's own ssh, its config, keys and known hosts. Each connection to a private UNIX socket becomes one ssh, so
+ * that everything else speaks to a UNIX socket.
+ */
+
+import { CdebugError } from "../../errors.ts";
+
+export interface Relay extends AsyncDisposable {
+  /** The socket's path. */
+  readonly path: string;
+  /** What ssh has said last, for errors. */
+  complaint(): string;
+}
+
+/** Opens a relay to `ssh://[USER@]HOST[:PORT][/SOCKET]`. Source: docker/cli, cli/connhelper/ssh/ssh.go. */
+export async function openRelay(address: string): Promise<Relay> {
+  const url = new URL(address);
+  if (url.hostname === "" || url.password !== "" || url.hostname.startsWith("-")) {
+    throw new CdebugError(`Cannot use "${address}": expected ssh://[USER@]HOST[:PORT]`);
+  }
+  const args = [
+    ...url.username ? ["-l", decodeURIComponent(url.username)] : [],
+    ...url.port ? ["-p", url.port] : [],
+    "-o",
+    "ConnectTimeout=30",
+    "-T",
+    "--",
+    url.hostname,
+    "docker",
+    ...url.pathname.length > 1 ? ["--host", `unix://${url.pathname}`] : [],
+    "system",
+    "dial-stdio",
+  ];
+  const dir = await Deno.makeTempDir({ prefix: "cdebug-ssh-" }); // readable by the user alone
+  const path = `${dir}/docker.sock`;
+  const listener = Deno.listen({ transport: "unix", path });
+  let complaint = "";
+  const joins = new Set<Promise<void>>();
+  const children = new Set<Deno.ChildProcess>();
+
+  const join = async (connection: Deno.UnixConn) => {
+    const child = new Deno.Command("ssh", { args, stdin: "piped", stdout: "piped", stderr: "piped" }).spawn();
+    children.add(child);
+    const complain = (async () => {
+      for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) {
+        complaint = text.trim() || complaint;
+      }
+    })();
+    // One direction ends before the other: a half-closed connection still gets its answer.
+    await Promise.allSettled([
+      connection.readable.pipeTo(child.stdin),
+      child.stdout.pipeTo(connection.writable),
+      complain,
+    ]);
+    await child.status;
+    children.delete(child);
+  };
+  const accepting = (async () => {
+    for await (const connection of listener) {
+      const joined = join(connection).finally(() => joins.delete(joined));
+      joins.add(joined);
+    }
+  })();
+
+  return {
+    path,
+    complaint: () => complaint,
+    async [Symbol.asyncDispose]() {
+      listener.close();
+      await accepting;
+      for (const child of children) child.kill("SIGTERM");
+      await Promise.allSettled(joins);
+      await Deno.remove(dir, { recursive: true });
+    },
+  };
+}

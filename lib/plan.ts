@@ -1,0 +1,405 @@
+/**
+ * The plan: what cdebug is going to do, as JSON values only.
+ *
+ * One valibot schema gives the types, the checks and the JSON Schema. Modules on the way of a live session
+ * take only the types from here, so that neither valibot nor YAML is loaded before a plan is read or printed.
+ */
+
+import { toJsonSchema } from "@valibot/to-json-schema";
+import * as v from "valibot";
+import { Document, LineCounter, parseDocument, visit } from "yaml";
+import { CdebugError } from "./errors.ts";
+import type { Flags, Values } from "./flags.ts";
+import type { Capabilities, Target } from "./target.ts";
+
+/** Rises only when an older cdebug would misread the plan; every reader refuses all others by name. */
+export const PLAN_VERSION = 1;
+
+/** A plan is a few KiB; what is much larger is not one, and is not worth parsing. */
+const MAX_BYTES = 1024 * 1024;
+
+function described<const S extends v.GenericSchema>(schema: S, text: string) {
+  return v.pipe(schema, v.description(text));
+}
+
+const text = v.string();
+const name = v.pipe(
+  v.string(),
+  v.regex(/^[a-z][a-z0-9-]*$/, "Expected a-z, 0-9 and dashes"),
+);
+const flag = v.boolean();
+const texts = v.array(text);
+const pullPolicy = v.picklist(["missing", "always", "never"]);
+const seconds = v.pipe(v.number(), v.finite(), v.gtValue(0));
+
+const env = described(
+  v.record(text, v.nullable(text)),
+  "Environment variables; null takes the value from the environment of whoever applies the plan.",
+);
+
+const execRequest = v.strictObject({
+  command: v.literal("exec"),
+  target: described(text, "The target as the user named it."),
+  argv: described(texts, "The command and its arguments, exactly as typed."),
+  image: described(text, "The toolkit's image."),
+  interactive: v.exactOptional(flag),
+  tty: v.exactOptional(flag),
+  detach: v.exactOptional(flag),
+  user: v.exactOptional(text),
+  name: v.exactOptional(text),
+  keep: described(
+    v.exactOptional(flag),
+    "Keep the sidecar's container after the session (--rm=false).",
+  ),
+  privileged: v.exactOptional(flag),
+  capAdd: v.exactOptional(texts),
+  capDrop: v.exactOptional(texts),
+  env: v.exactOptional(env),
+  targetEnv: v.exactOptional(flag),
+  volumes: v.exactOptional(texts),
+  workdir: v.exactOptional(text),
+  platform: v.exactOptional(text),
+  pull: v.exactOptional(pullPolicy),
+  entrypoint: v.exactOptional(text),
+  noLink: v.exactOptional(flag),
+  runtime: v.exactOptional(text),
+  timeoutSeconds: v.exactOptional(seconds),
+});
+
+const target = v.strictObject({
+  engine: text,
+  name: text,
+  id: text,
+  startedAt: text,
+  image: text,
+  pid: described(
+    v.pipe(v.number(), v.integer(), v.minValue(1)),
+    "The main process's number in the PID namespace that a sidecar shares.",
+  ),
+  user: described(text, 'Of the main process, as configured; "" is root.'),
+  workdir: text,
+  path: described(text, 'PATH as configured; "" where it is not.'),
+  readOnlyRoot: flag,
+  privileged: flag,
+  namespaces: v.strictObject({
+    network: v.picklist(["own", "none", "host", "shared"]),
+    pid: v.picklist(["own", "host", "shared"]),
+    ipc: v.picklist(["own", "shareable", "host", "shared"]),
+    uts: v.picklist(["own", "host"]),
+    user: v.picklist(["engine", "host"]),
+  }),
+  addLinuxCapabilities: texts,
+  dropLinuxCapabilities: texts,
+  securityOptions: described(
+    texts,
+    "seccomp, AppArmor, SELinux and no-new-privileges settings, in the engine's words.",
+  ),
+});
+
+const namespace = v.picklist(["target", "host", "own"]);
+
+const mount = v.strictObject({
+  source: described(text, "A path on the engine's machine, or a volume."),
+  destination: text,
+  readOnly: flag,
+});
+
+const sidecar = v.strictObject({
+  name,
+  reason: described(
+    text,
+    "For people: changes nothing in what the plan does.",
+  ),
+  image: text,
+  pull: pullPolicy,
+  platform: v.exactOptional(text),
+  containerName: described(
+    v.exactOptional(text),
+    "A name that the user asked for; else it is made from the session's ID.",
+  ),
+  keep: described(
+    v.exactOptional(flag),
+    "The container stays after the session.",
+  ),
+  namespaces: v.strictObject({
+    network: namespace,
+    pid: namespace,
+    ipc: namespace,
+    uts: namespace,
+    user: v.picklist(["engine", "host"]),
+  }),
+  user: text,
+  privileged: v.exactOptional(flag),
+  addLinuxCapabilities: v.exactOptional(texts),
+  dropLinuxCapabilities: v.exactOptional(texts),
+  securityOptions: v.exactOptional(texts),
+  mounts: v.exactOptional(v.array(mount)),
+  env: v.exactOptional(env),
+  tty: flag,
+  stdin: described(
+    v.picklist(["none", "lifeline", "open"]),
+    "none: closed. open: the user's input. lifeline: carries nothing; when it closes, the sidecar ends.",
+  ),
+  shell: described(text, "The toolkit's program that runs the script."),
+  script: text,
+  args: texts,
+  hangup: described(
+    v.exactOptional(texts),
+    "The script's args, run beside it, that end the sidecar's command when their stdin closes.",
+  ),
+  signal: described(
+    v.exactOptional(texts),
+    "The script's args, run beside it with a signal's name added, that send the command that signal.",
+  ),
+  undo: described(
+    v.exactOptional(texts),
+    "The script's args that undo what a killed sidecar left in the target.",
+  ),
+});
+
+const execSession = v.strictObject({
+  kind: v.literal("exec"),
+  attach: described(name, "The sidecar whose streams are the session's."),
+  detach: flag,
+  timeoutSeconds: v.exactOptional(seconds),
+});
+
+const plan = v.strictObject({
+  version: v.literal(PLAN_VERSION),
+  request: v.variant("command", [execRequest]),
+  target,
+  sidecars: v.pipe(v.array(sidecar), v.minLength(1)),
+  session: v.variant("kind", [execSession]),
+  leaves: described(
+    texts,
+    "For people: what stays behind when the session has ended.",
+  ),
+});
+
+/** What cdebug is going to do, all of it; see plans/README.md. */
+export type Plan = v.InferOutput<typeof plan>;
+/** What the user asked for: enough to compile the plan again. */
+export type Request = Plan["request"];
+/** The target as found, and as far as the compiler used it. */
+export type PlannedTarget = Plan["target"];
+/** One container that cdebug adds, independent of any engine. */
+export type Sidecar = Plan["sidecars"][number];
+/** What the user gets. */
+export type Session = Plan["session"];
+
+/** A command that makes plans: a module of plans/. */
+export interface Planner<F extends Flags = Flags> {
+  /** One line for the list of commands. */
+  readonly summary: string;
+  /** How it is called and what it does. */
+  readonly usage: string;
+  readonly examples: string;
+  readonly flags: F;
+  /** Reads a command line, already split into flags and words. Throws CdebugError where they contradict. */
+  request(values: Values<F>, words: readonly string[], around: RequestSurroundings): Request;
+  /** Makes the plan. Pure: the same request on the same target gives the same plan. */
+  compile(request: Request, target: Target, capabilities: Capabilities): Plan;
+}
+
+/** What a request depends on besides the words of the command line. */
+export interface RequestSurroundings {
+  readonly cwd: string;
+  /** From `CDEBUG_IMAGE`. */
+  readonly image: string | undefined;
+  /** The text of a file named on the command line; throws if it cannot be read. */
+  readonly readText: (path: string) => string;
+}
+
+/** The JSON Schema of a plan, for editors. */
+export function planSchema(): unknown {
+  return {
+    ...toJsonSchema(plan, { errorMode: "ignore" }),
+    title: `cdebug plan, version ${PLAN_VERSION}`,
+  };
+}
+
+/**
+ * The plan as YAML. Scripts are literal blocks. Values of environment variables are left out (null) unless
+ * `showValues`: they are often secrets, and plans are made to be shown.
+ */
+export function formatPlan(
+  plan: Plan,
+  options: { showValues?: boolean } = {},
+): string {
+  const shown = options.showValues ? plan : withoutValues(plan);
+  return new Document(shown, { aliasDuplicateObjects: false })
+    .toString({ lineWidth: 0, blockQuote: "literal" });
+}
+
+/** The plan with every environment value taken out. */
+function withoutValues(plan: Plan): Plan {
+  const hide = <T extends { env?: Record<string, string | null> }>(part: T) =>
+    part.env === undefined ? part : {
+      ...part,
+      env: Object.fromEntries(
+        Object.keys(part.env).map((key) => [key, null]),
+      ),
+    };
+  return {
+    ...plan,
+    request: hide(plan.request),
+    sidecars: plan.sidecars.map(hide),
+  };
+}
+
+/**
+ * Reads a plan. `source` names the text in errors (a file, or `-`).
+ * Throws one CdebugError that lists every fault with its line and path.
+ */
+export function parsePlan(yaml: string, source: string): Plan {
+  if (yaml.length > MAX_BYTES) {
+    throw invalid(source, [{
+      line: 1,
+      text: `Expected a plan of at most ${MAX_BYTES >> 10} KiB, found ${Math.ceil(yaml.length / 1024)} KiB`,
+    }]);
+  }
+  const lines = new LineCounter();
+  const document = parseDocument(yaml, {
+    lineCounter: lines,
+    prettyErrors: false,
+    schema: "core",
+  });
+  const at = (offset: number) => lines.linePos(offset).line;
+
+  const faults: Fault[] = [...document.errors, ...document.warnings].map(
+    (error) => ({ line: at(error.pos[0]), text: error.message }),
+  );
+  visit(document, {
+    Alias(_, node) {
+      faults.push({
+        line: at(node.range?.[0] ?? 0),
+        text: "Aliases are not allowed in a plan",
+      });
+    },
+  });
+  // Anything said about values that are half read or expanded from aliases would mislead.
+  if (faults.length > 0) throw invalid(source, faults);
+
+  const value: unknown = document.toJS();
+  const versionLine = at(rangeStart(document, ["version"]));
+  const found = isRecord(value) ? value["version"] : undefined;
+  if (found !== PLAN_VERSION) {
+    throw invalid(source, [{
+      line: versionLine,
+      path: "version",
+      text: !isRecord(value)
+        ? "Expected a plan, a mapping that begins with its version"
+        : found === undefined
+        ? `Expected version: ${PLAN_VERSION}, found none`
+        : `This cdebug reads plans of version ${PLAN_VERSION}, not ${JSON.stringify(found)}`,
+    }]);
+  }
+
+  const result = v.safeParse(plan, value);
+  if (!result.success) {
+    throw invalid(
+      source,
+      result.issues.map((issue) => {
+        const keys = (issue.path ?? []).map((item) => item.key);
+        return {
+          line: at(rangeStart(document, keys)),
+          path: formatPath(keys),
+          text: faultText(issue),
+        };
+      }),
+    );
+  }
+  const inconsistent = contradictions(result.output).map(({ keys, text }) => ({
+    line: at(rangeStart(document, keys)),
+    path: formatPath(keys),
+    text,
+  }));
+  if (inconsistent.length > 0) throw invalid(source, inconsistent);
+  return result.output;
+}
+
+interface Fault {
+  line: number;
+  path?: string;
+  text: string;
+}
+
+/** What the schema cannot say: references between the parts. */
+function contradictions(plan: Plan): { keys: unknown[]; text: string }[] {
+  const faults: { keys: unknown[]; text: string }[] = [];
+  const names = plan.sidecars.map(({ name }) => name);
+  names.forEach((name, i) => {
+    if (names.indexOf(name) !== i) {
+      faults.push({
+        keys: ["sidecars", i, "name"],
+        text: `Expected a name of its own, "${name}" is taken`,
+      });
+    }
+  });
+  if (!names.includes(plan.session.attach)) {
+    faults.push({
+      keys: ["session", "attach"],
+      text: `Expected the name of a sidecar (${names.join(", ")}), found "${plan.session.attach}"`,
+    });
+  }
+  return faults;
+}
+
+function invalid(source: string, faults: Fault[]): CdebugError {
+  const shown = faults.slice(0, 20).map(({ line, path, text }) =>
+    `  ${source}:${line}: ${path ? `${path}: ` : ""}${text}`
+  );
+  if (faults.length > shown.length) {
+    shown.push(`  and ${faults.length - shown.length} more`);
+  }
+  return new CdebugError(
+    `Cannot read plan "${source}":\n${shown.join("\n")}`,
+    { hint: "cdebug plan schema  prints what a plan may hold" },
+  );
+}
+
+function faultText(issue: v.BaseIssue<unknown>): string {
+  const key = issue.path?.at(-1)?.key;
+  if (issue.type === "strict_object" && issue.expected === "never") {
+    return `Unknown key "${String(key)}"`;
+  }
+  if (issue.type === "strict_object" && issue.received === "undefined") {
+    return `Expected the key "${String(key)}", found none`;
+  }
+  return issue.expected === null ? issue.message : `Expected ${issue.expected}, found ${issue.received}`;
+}
+
+/** `["sidecars", 0, "image"]` → `sidecars[0].image`. */
+function formatPath(keys: unknown[]): string {
+  return keys.map((key) => typeof key === "number" ? `[${key}]` : `.${key}`)
+    .join("").replace(/^\./, "");
+}
+
+/** Where the value at `keys` begins, or the nearest thing around it that is in the text. */
+function rangeStart(document: Document, keys: unknown[]): number {
+  for (let depth = keys.length; depth > 0; depth--) {
+    const parent = document.getIn(keys.slice(0, depth - 1), true);
+    const key = keys[depth - 1];
+    for (const item of itemsOf(parent)) {
+      if (isRecord(item) && isRecord(item["key"])) {
+        if (item["key"]["value"] === key) return startOf(item["key"]);
+      }
+    }
+    const node = document.getIn(keys.slice(0, depth), true);
+    if (node !== undefined && node !== null) return startOf(node);
+  }
+  return startOf(document.contents);
+}
+
+function itemsOf(node: unknown): unknown[] {
+  return isRecord(node) && Array.isArray(node["items"]) ? node["items"] : [];
+}
+
+function startOf(node: unknown): number {
+  const range = isRecord(node) ? node["range"] : undefined;
+  return Array.isArray(range) && typeof range[0] === "number" ? range[0] : 0;
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

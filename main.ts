@@ -1,0 +1,40 @@
+/** cdebug: a swiss army knife of container debugging. Finds the command, runs it, exits with its code. */
+
+import config from "./deno.json" with { type: "json" };
+
+const planners = {
+  exec: () => import("./plans/exec.ts"),
+};
+
+const argv = Deno.args;
+Deno.exit(await run(argv));
+
+async function run([command, ...rest]: readonly string[]): Promise<number> {
+  try {
+    switch (command) {
+      case "exec": {
+        const { live } = await import("./lib/commands/live.ts");
+        return await live("exec", await planners.exec(), rest, { print: false });
+      }
+      case "plan": {
+        const { plan } = await import("./lib/commands/plan.ts");
+        return await plan(rest, planners);
+      }
+      case "apply": {
+        const { apply } = await import("./lib/commands/apply.ts");
+        return await apply(rest, (name) => planners[name]());
+      }
+      case "--version":
+      case "version":
+        await Deno.stdout.write(new TextEncoder().encode(`cdebug ${config.version}\n`));
+        return 0;
+      default: {
+        const { help } = await import("./lib/commands/help.ts");
+        return await help(command);
+      }
+    }
+  } catch (error) {
+    const { tellFailure } = await import("./lib/commands/session.ts");
+    return tellFailure(error, argv.includes("--debug"));
+  }
+}

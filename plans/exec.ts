@@ -1,0 +1,333 @@
+/** `cdebug exec`: a command, or a shell, with the toolkit's programs in the target's root filesystem. */
+
+import { CdebugError } from "../lib/errors.ts";
+import type { Values } from "../lib/flags.ts";
+import type { Plan, Request, RequestSurroundings, Sidecar } from "../lib/plan.ts";
+import type { Capabilities, Target } from "../lib/target.ts";
+import enter from "./enter.sh" with { type: "text" };
+import { leastRights, shareNamespaces } from "./sidecar.ts";
+
+const DEFAULT_IMAGE = "docker.io/library/busybox:musl";
+
+export const summary = "Run a command, or a shell, with your own tools in a container";
+
+export const usage = `cdebug exec [FLAGS] [docker://]TARGET [COMMAND [ARG...]]
+
+The command sees the target's root filesystem as /, its network and its processes; the programs of the
+toolkit's image follow the target's own on PATH. Without a command it is sh. Its exit code is cdebug's;
+125 is cdebug's own failure. When it has ended, nothing is left behind.`;
+
+export const examples = `  cdebug exec -it web                          a shell in container web
+  cdebug exec web ls -l /etc                   one command
+  cdebug exec web ps                           the target's processes
+  cdebug exec -i web sh < check.sh             a script from this machine
+  cdebug exec web cat core.123 > core.123      a file out of a container without cat
+  cdebug exec -it --image my/tools web         your own tools
+  cdebug exec --dry-run web ps                 what would be done, and why`;
+
+export const flags = {
+  interactive: { type: "boolean", short: "i", help: "Pass stdin on" },
+  tty: { type: "boolean", short: "t", help: "Give the command a terminal" },
+  detach: {
+    type: "boolean",
+    short: "d",
+    help: "Leave the command running and print its container's name",
+  },
+  image: {
+    type: "string",
+    value: "IMAGE",
+    help: "The toolkit (default $CDEBUG_IMAGE, else busybox:musl)",
+  },
+  pull: {
+    type: "string",
+    choices: ["missing", "always", "never"],
+    help: "When to pull the toolkit",
+  },
+  platform: {
+    type: "string",
+    value: "OS/ARCH",
+    help: "Of the toolkit, as in linux/arm64",
+  },
+  user: {
+    type: "string",
+    short: "u",
+    value: "USER[:GROUP]",
+    help: "Run as a name or number of the target's",
+  },
+  workdir: {
+    type: "string",
+    short: "w",
+    value: "DIR",
+    help: "Working directory in the target (default the target's own)",
+  },
+  env: {
+    type: "string",
+    short: "e",
+    multiple: true,
+    value: "NAME[=VALUE]",
+    help: "Set a variable; without a value, take it from here",
+  },
+  "env-file": {
+    type: "string",
+    multiple: true,
+    value: "FILE",
+    help: "Set the variables of a file",
+  },
+  "target-env": {
+    type: "boolean",
+    help: "Take over the environment of the target's main process",
+  },
+  volume: {
+    type: "string",
+    short: "v",
+    multiple: true,
+    value: "SOURCE:DIR[:ro]",
+    help: "Mount into the toolkit, at $CDEBUG_ROOTFS/DIR",
+  },
+  "cap-add": {
+    type: "string",
+    multiple: true,
+    value: "CAP",
+    help: "Add a Linux capability",
+  },
+  "cap-drop": {
+    type: "string",
+    multiple: true,
+    value: "CAP",
+    help: "Drop a Linux capability",
+  },
+  privileged: { type: "boolean", help: "Give the session all rights" },
+  "no-link": {
+    type: "boolean",
+    help: "Write nothing into the target, not even the link to the toolkit",
+  },
+  name: {
+    type: "string",
+    value: "NAME",
+    help: "Name of the sidecar's container",
+  },
+  rm: {
+    type: "boolean",
+    help: "Remove the sidecar afterwards (default; --rm=false keeps it)",
+  },
+  entrypoint: {
+    type: "string",
+    value: "PATH",
+    help: "The toolkit's shell, where it is not sh on its PATH",
+  },
+  timeout: {
+    type: "string",
+    value: "TIME",
+    help: "End the session after 30s, 5m or 1h, with exit code 124",
+  },
+  runtime: {
+    type: "string",
+    value: "ADDRESS",
+    help: "The engine's socket or URL (default as the docker client finds it)",
+  },
+} as const;
+
+/** Reads the command line, already split into flags and words. Throws CdebugError where they contradict. */
+export function request(
+  values: Values<typeof flags>,
+  words: readonly string[],
+  surroundings: RequestSurroundings,
+): Request {
+  const [target, ...command] = words;
+  // kubectl's users part the command with it; no command has this name.
+  const argv = command[0] === "--" ? command.slice(1) : command;
+  if (target === undefined) {
+    throw refused(
+      "no target is named",
+      "cdebug exec -it NAME; docker ps  lists the names",
+    );
+  }
+  const timeoutSeconds = values.timeout === undefined ? undefined : parseSeconds(values.timeout);
+  if (values.detach && timeoutSeconds !== undefined) {
+    throw refused(
+      "--timeout cannot end a detached session",
+      "put the limit into the command: timeout 60 COMMAND",
+    );
+  }
+  const env = parseEnv(values, surroundings.readText);
+  const volumes = values.volume?.map((volume) => absolute(volume, surroundings.cwd));
+  return {
+    command: "exec",
+    target,
+    argv: argv.length > 0 ? argv : ["sh"],
+    image: values.image ?? surroundings.image ?? DEFAULT_IMAGE,
+    ...values.interactive && { interactive: true },
+    ...values.tty && { tty: true },
+    ...values.detach && { detach: true },
+    ...values.user && { user: values.user },
+    ...values.name && { name: values.name },
+    ...values.rm === false && { keep: true },
+    ...values.privileged && { privileged: true },
+    ...values["cap-add"] && {
+      capAdd: values["cap-add"].flatMap(parseCapabilities),
+    },
+    ...values["cap-drop"] && {
+      capDrop: values["cap-drop"].flatMap(parseCapabilities),
+    },
+    ...Object.keys(env).length > 0 && { env },
+    ...values["target-env"] && { targetEnv: true },
+    ...volumes && { volumes },
+    ...values.workdir && { workdir: values.workdir },
+    ...values.platform && { platform: values.platform },
+    ...values.pull && { pull: values.pull as Sidecar["pull"] },
+    ...values.entrypoint && { entrypoint: values.entrypoint },
+    ...values["no-link"] && { noLink: true },
+    ...values.runtime && { runtime: values.runtime },
+    ...timeoutSeconds !== undefined && { timeoutSeconds },
+  };
+}
+
+/** The plan of a session. Pure: the same request on the same target gives the same plan. */
+export function compile(
+  request: Request,
+  target: Target,
+  capabilities: Capabilities,
+): Plan {
+  const { tty = false, interactive = false, detach = false } = request;
+  const { namespaces, reasons: shared } = shareNamespaces(target, capabilities);
+  const { rights, reasons: granted } = leastRights(target, request);
+  const reasons = [...granted, ...shared];
+
+  let link = "link";
+  if (request.noLink) {
+    link = "no-link";
+    reasons.push("nothing is written to the target: it was asked for");
+  } else if (target.readOnlyRoot) {
+    link = "no-link";
+    reasons.push("nothing is written to the target: its root is read-only");
+  }
+
+  // A lifeline where stdin is not needed for anything else, so that a killed cdebug leaves nothing.
+  const stdin = interactive ? "open" : tty || detach ? "none" : "lifeline";
+  const mode = stdin === "lifeline" ? "lifeline" : tty || interactive ? "attached" : "detached";
+
+  // The sidecar's own PATH must stay the toolkit's; the script sets the command's.
+  const { PATH, ...env } = request.env ?? {};
+  if (PATH === null) {
+    throw refused("-e PATH needs its value here", "-e PATH=$PATH");
+  }
+  const path = PATH ?? (request.targetEnv ? "" : target.path);
+  const inherit = request.targetEnv ? `:${Object.keys(request.env ?? {}).join(":")}:` : "no";
+  const pid = String(target.pid);
+  const mounts = (request.volumes ?? []).map(parseVolume);
+
+  const debugger_: Sidecar = {
+    name: "debugger",
+    reason: reasons.length > 0
+      ? reasons.join("; ")
+      : "shares what the target shares, with the target's own rights",
+    image: request.image,
+    pull: request.pull ?? "missing",
+    ...request.platform && { platform: request.platform },
+    ...request.name && { containerName: request.name },
+    ...request.keep && { keep: true },
+    namespaces,
+    user: "0",
+    ...rights,
+    ...mounts.length > 0 && { mounts },
+    ...Object.keys(env).length > 0 && { env },
+    tty,
+    stdin,
+    shell: request.entrypoint ?? "sh",
+    script: enter,
+    args: [
+      "session",
+      pid,
+      link,
+      mode,
+      path,
+      inherit,
+      request.workdir ?? (target.workdir || "/"),
+      request.user ?? "",
+      ...request.argv,
+    ],
+    ...mode === "attached" && !detach && { hangup: ["hangup"] },
+    signal: ["signal"],
+    ...link === "link" && { undo: ["undo", pid] },
+  };
+  return {
+    version: 1,
+    request,
+    target,
+    sidecars: [debugger_],
+    session: {
+      kind: "exec",
+      attach: debugger_.name,
+      detach,
+      ...request.timeoutSeconds !== undefined &&
+        { timeoutSeconds: request.timeoutSeconds },
+    },
+    leaves: [
+      ...detach ? [`the debugger and its link until the command ends`] : [],
+      ...request.keep ? ["the debugger's container, stopped"] : [],
+    ],
+  };
+}
+
+function refused(text: string, hint?: string): CdebugError {
+  return new CdebugError(`Cannot run exec: ${text}`, {
+    ...hint !== undefined && { hint },
+  });
+}
+
+/** `90`, `30s`, `5m`, `1h` → seconds. */
+function parseSeconds(text: string): number {
+  const [, amount, unit = "s"] = /^(\d+(?:\.\d+)?)([smh])?$/.exec(text) ?? [];
+  const seconds = Number(amount) * { s: 1, m: 60, h: 3600 }[unit]!;
+  // Beyond this, timers wrap around and would fire at once.
+  if (!(seconds > 0 && seconds <= 24 * 86400)) {
+    throw refused(`--timeout takes a time such as 30s or 5m, not "${text}"`);
+  }
+  return seconds;
+}
+
+/** As docker: files first, then flags; a name without a value takes the value from cdebug's environment. */
+function parseEnv(
+  values: Values<typeof flags>,
+  readText: (path: string) => string,
+): Record<string, string | null> {
+  const fromFiles = (values["env-file"] ?? []).flatMap((path) =>
+    readText(path).split(/\r?\n/)
+      .map((line) => line.trimStart())
+      .filter((line) => line !== "" && !line.startsWith("#"))
+  );
+  const env: Record<string, string | null> = {};
+  for (const entry of [...fromFiles, ...values.env ?? []]) {
+    const at = entry.indexOf("=");
+    const name = at < 0 ? entry.trimEnd() : entry.slice(0, at);
+    if (!/^[^\s=\0]+$/.test(name)) {
+      throw refused(`"${entry}" is not a variable`, "-e NAME=VALUE");
+    }
+    env[name] = at < 0 ? null : entry.slice(at + 1);
+  }
+  return env;
+}
+
+/** `SYS_PTRACE`, `cap_sys_ptrace,NET_ADMIN` → the kernel's names without their prefix. */
+function parseCapabilities(text: string): string[] {
+  return text.split(",").map((word) => word.trim().toUpperCase().replace(/^CAP_/, ""));
+}
+
+/** A relative source is a path below the working directory, as with docker. */
+function absolute(volume: string, cwd: string): string {
+  return volume.replace(/^\.(?=\/|:)/, cwd);
+}
+
+function parseVolume(volume: string): NonNullable<Sidecar["mounts"]>[number] {
+  const [source, destination, mode = "rw", ...more] = volume.split(":");
+  if (
+    !source || !destination?.startsWith("/") || more.length > 0 ||
+    !["ro", "rw"].includes(mode)
+  ) {
+    throw refused(
+      `"${volume}" is not a volume`,
+      "-v SOURCE:/DIR or -v SOURCE:/DIR:ro",
+    );
+  }
+  return { source, destination, readOnly: mode === "ro" };
+}

@@ -1,0 +1,113 @@
+/** What every sidecar owes to its target: which namespaces it shares, and the least rights that will do. */
+
+import type { Sidecar } from "../lib/plan.ts";
+import type { Capabilities, Target } from "../lib/target.ts";
+
+type Namespaces = Sidecar["namespaces"];
+
+/** The target's own settings, as far as the engine lets a sidecar share them, and a sentence for each that it does not. */
+export function shareNamespaces(
+  target: Target,
+  capabilities: Capabilities,
+): { namespaces: Namespaces; reasons: string[] } {
+  const { network, pid, ipc, uts, user } = target.namespaces;
+  const reasons: string[] = [];
+  const share = (kind: "network" | "pid" | "ipc" | "uts", setting: string) => {
+    if (setting === "host") return "host";
+    if (!capabilities.join.includes(kind)) {
+      reasons.push(
+        `${kind.toUpperCase()} is its own: ${target.engine} cannot share it`,
+      );
+      return "own";
+    }
+    if (kind === "ipc" && setting === "own") {
+      reasons.push("IPC is its own: the target's is private");
+      return "own";
+    }
+    return "target";
+  };
+  return {
+    namespaces: {
+      network: share("network", network),
+      pid: share("pid", pid),
+      ipc: share("ipc", ipc),
+      uts: share("uts", uts),
+      user,
+    },
+    reasons,
+  };
+}
+
+/** Rights that a request adds to, or takes from, the target's own. */
+export interface AskedRights {
+  readonly privileged?: boolean;
+  readonly capAdd?: readonly string[];
+  readonly capDrop?: readonly string[];
+}
+
+type Rights = Pick<
+  Sidecar,
+  | "privileged"
+  | "addLinuxCapabilities"
+  | "dropLinuxCapabilities"
+  | "securityOptions"
+>;
+
+/**
+ * The least-privilege ladder: the target's own set; then the one Linux capability that a fact about the target
+ * makes necessary; `privileged` only when asked for. Each step up has a sentence that names the fact.
+ */
+export function leastRights(
+  target: Target,
+  asked: AskedRights,
+): { rights: Rights; reasons: string[] } {
+  const add = new Set(target.addLinuxCapabilities);
+  const drop = new Set(target.dropLinuxCapabilities);
+  const reasons: string[] = [];
+  const need = (capability: string, fact: string) => {
+    if (add.has(capability) || add.has("ALL")) return;
+    add.add(capability);
+    drop.delete(capability);
+    reasons.push(`${capability} is added: ${fact}`);
+  };
+
+  if (asked.privileged && !target.privileged) {
+    reasons.push("privileged: it was asked for");
+  } else if (!target.privileged) {
+    if (!isRoot(target.user)) {
+      need(
+        "SYS_PTRACE",
+        `the target runs as user ${target.user}, its root is closed to others without it`,
+      );
+    }
+    for (const dropped of ["ALL", "SYS_CHROOT"]) {
+      if (drop.has(dropped)) {
+        need("SYS_CHROOT", `the target dropped ${dropped}`);
+      }
+    }
+  }
+  for (const capability of asked.capAdd ?? []) {
+    add.add(capability);
+    drop.delete(capability);
+  }
+  for (const capability of asked.capDrop ?? []) {
+    drop.add(capability);
+    add.delete(capability);
+  }
+
+  return {
+    rights: {
+      ...(asked.privileged || target.privileged) && { privileged: true },
+      ...add.size > 0 && { addLinuxCapabilities: [...add] },
+      ...drop.size > 0 && { dropLinuxCapabilities: [...drop] },
+      ...target.securityOptions.length > 0 &&
+        { securityOptions: [...target.securityOptions] },
+    },
+    reasons,
+  };
+}
+
+/** Whether a container's user setting (`name|uid[:group|gid]`) means uid 0. */
+export function isRoot(user: string): boolean {
+  return ["", "0", "root"].includes(user.split(":")[0]!);
+}
