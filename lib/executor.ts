@@ -2,6 +2,7 @@
  * Runs a plan through a driver, reports events, cleans up in reverse. It decides nothing that the plan could say.
  */
 
+import { sha256 } from "./digest.ts";
 import {
   type Driver,
   type Progress,
@@ -360,8 +361,7 @@ function newSession(): string {
 /** The first 12 hexadecimal digits of the SHA-256 of the plan without its environment values. */
 async function digest(plan: Plan): Promise<string> {
   const text = JSON.stringify(plan, (key, value) => key === "env" && value ? Object.keys(value) : value);
-  const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
-  return Array.from(new Uint8Array(hash, 0, 6), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return (await sha256(text)).slice(0, 12);
 }
 
 function resolveEnv(

@@ -4,8 +4,7 @@
 #   session PID LINK STDIN PATH ENV WORKDIR USER COMMAND [ARG...]
 #             the sidecar's main process. It stays outside the chroot, so that /proc/<its pid>/root is the
 #             toolkit as seen from inside, and it outlives the command to remove the link.
-#   command   its child: announces its process ID, then becomes the command inside the target's root.
-#   inside    the same process behind the chroot: working directory, user, command.
+#   inside    its child, behind the chroot: announces its process ID, then becomes the command.
 #   hangup    ends the command when its stdin closes: cdebug is gone, or wants the session to end.
 #   signal NAME
 #   undo PID  removes what a killed session left in the target.
@@ -18,7 +17,8 @@ set -eu
 
 # shellcheck disable=SC2016 # expands in the shell that it is given to
 run='eval "$CDEBUG_SCRIPT"'
-state=/.cdebug # in the sidecar's own root
+# In the sidecar's own root:
+mark=/.cdebug-session pidfile=/.cdebug-pid hanging_up=/.cdebug-hangup
 link=/.cdebug-$CDEBUG_SESSION # in the target's
 
 fail() {
@@ -47,8 +47,7 @@ session() {
   root=/proc/$pid/root
   [ -d "$root/." ] || fail "Cannot enter the target's root filesystem: the sidecar may not look into process $pid"
 
-  mkdir -p "$state"
-  echo "$CDEBUG_SESSION" >"$state/session" # before the link is there: it proves that the link's owner lives
+  echo "$CDEBUG_SESSION" >"$mark" # before the link is there: it proves that the link's owner lives
   export CDEBUG_ROOTFS="/proc/$$/root"
   if [ "$linking" = link ]; then
     sweep
@@ -58,26 +57,25 @@ session() {
     fi
   fi
 
-  find_program sh "$PATH" || fail "Cannot start the session: the toolkit has no sh on its PATH"
   code=0
   exec 4>&2 2>/dev/null # a shell tells how its children were killed; here the exit code does
   case $stdin in
     attached)
-      (exec "$program" -c "$run" cdebug command "$root" "$@" 2>&4 4>&-) || code=$?
+      (enter "$@" 2>&4 4>&-) || code=$?
       ;;
     lifeline)
       # In the foreground, because a shell's background commands ignore SIGINT for ever.
       exec 3<&0 </dev/null
       hangup <&3 4>&- &
-      (exec "$program" -c "$run" cdebug command "$root" "$@" 3<&- 2>&4 4>&-) || code=$?
+      (enter "$@" 3<&- 2>&4 4>&-) || code=$?
       # Nobody may survive this process: orphans become the target's children, which it may never reap.
-      [ -e "$state/hangup" ] || kill "$!"
+      [ -e "$hanging_up" ] || kill "$!"
       wait "$!" || :
       ;;
     detached)
       # In the background, because a shell that waits for a foreground command does not run its traps, and
       # `docker stop` must not leave the link.
-      "$program" -c "$run" cdebug command "$root" "$@" </dev/null 2>&4 4>&- &
+      enter "$@" </dev/null 2>&4 4>&- &
       child=$!
       trap 'kill -TERM "$child" 2>/dev/null' HUP INT TERM
       wait "$child" || code=$?
@@ -88,7 +86,7 @@ session() {
       ;;
   esac
   tries=0
-  while [ -e "$state/hangup" ] && [ $tries -lt 60 ]; do
+  while [ -e "$hanging_up" ] && [ $tries -lt 60 ]; do
     sleep 0.05 2>/dev/null || sleep 1
     tries=$((tries + 1))
   done
@@ -104,17 +102,18 @@ sweep() {
     case $home in /proc/[0-9]*/root/) ;; *) continue ;; esac
     if [ -d "${home%/root/}" ]; then
       [ -d "$home." ] || continue
-      mark=${home}.cdebug/session
-      [ ! -f "$mark" ] || [ "$(cat "$mark")" != "${old##*/.cdebug-}" ] || continue
+      owner=
+      [ ! -f "$home$mark" ] || read -r owner <"$home$mark" || :
+      [ "$owner" != "${old##*/.cdebug-}" ] || continue
     fi
     rm -f "$old"
   done
 }
 
-command_() {
-  echo $$ >"$state/pid"
-  root=$1 path=$2 inherit=$3
-  shift 3
+# Becomes the chroot. Runs in a subshell, because its PATH is not for the toolkit's programs.
+enter() {
+  path=$1 inherit=$2
+  shift 2
 
   # An engine may set the terminal's size only after the start; the first prompt must not be drawn before.
   if [ -t 0 ]; then
@@ -125,7 +124,7 @@ command_() {
     done
   fi
 
-  find_program sh "$PATH"
+  find_program sh "$PATH" || fail "Cannot start the session: the toolkit has no sh on its PATH"
   shell=$program
   find_program chroot "$PATH" || fail "Cannot start the session: the toolkit has no chroot on its PATH"
   tools=
@@ -146,6 +145,7 @@ command_() {
 }
 
 inside() {
+  echo $$ >"$CDEBUG_ROOTFS$pidfile"
   tools=$1 workdir=$2 user=$3
   shift 3
   cd "$workdir" 2>/dev/null || fail "Cannot change to \"$workdir\": the target has no such directory; choose one with -w"
@@ -216,7 +216,7 @@ hangup() {
   while read -r word; do
     [ "$word" != detach ] || exit 0
   done
-  : >"$state/hangup" # as long as it is there, the session waits for this process
+  : >"$hanging_up" # as long as it is there, the session waits for this process
   send HUP
   tries=0
   while kill -0 "$command" 2>/dev/null && [ $tries -lt 20 ]; do
@@ -224,17 +224,17 @@ hangup() {
     tries=$((tries + 1))
   done
   kill -s KILL "$command" 2>/dev/null || :
-  rm -f "$state/hangup"
+  rm -f "$hanging_up"
 }
 
 # Sends the command a signal, once it is there to get it.
 send() {
   tries=0
-  while [ ! -s "$state/pid" ] && [ $tries -lt 100 ]; do
+  while [ ! -s "$pidfile" ] && [ $tries -lt 100 ]; do
     sleep 0.02 2>/dev/null || sleep 1
     tries=$((tries + 1))
   done
-  read -r command <"$state/pid"
+  read -r command <"$pidfile"
   kill -s "$1" "$command" 2>/dev/null || :
 }
 
@@ -262,6 +262,5 @@ mode=$1
 shift
 case $mode in
   session | inside | hangup | undo | quote) "$mode" "$@" ;;
-  command) command_ "$@" ;;
   signal) send "$1" ;;
 esac

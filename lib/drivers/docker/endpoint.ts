@@ -1,6 +1,6 @@
 /** Where the Docker daemon is: found as the docker client finds it. */
 
-import { createHash } from "node:crypto";
+import { sha256 } from "../../digest.ts";
 import { dockerConfigDir, readDockerConfig, readJson } from "../../docker_config.ts";
 import { CdebugError, reason } from "../../errors.ts";
 
@@ -45,7 +45,7 @@ async function fromAddress(text: string, source: string): Promise<Endpoint> {
 /** Source: docker/cli, cli/context/store: a context's files are in a folder named by its name's SHA-256. */
 async function fromContext(name: string): Promise<Endpoint> {
   const contexts = `${dockerConfigDir()}/contexts`;
-  const id = createHash("sha256").update(name).digest("hex");
+  const id = await sha256(name);
   const meta = await readJson<{ Endpoints?: { docker?: { Host?: string; SkipTLSVerify?: boolean } } }>(
     `${contexts}/meta/${id}/meta.json`,
   );

@@ -1,0 +1,196 @@
+/** What every driver owes to the executor; the same cases run on the fake and on real engines. */
+
+import { assert, assertEquals, assertRejects } from "./assert.ts";
+import type { Driver, Progress, Realised } from "../lib/driver.ts";
+import { CdebugError } from "../lib/errors.ts";
+import type { Sidecar } from "../lib/plan.ts";
+
+export interface Subject extends AsyncDisposable {
+  readonly driver: Driver;
+  /** The name of a running target. */
+  readonly target: string;
+  /** An image with a shell. */
+  readonly image: string;
+  /** The names of the sidecars that exist. */
+  containers(): Promise<string[]>;
+}
+
+const never = new AbortController().signal;
+
+/** Registers the suite under an engine's name; ignored where there is no subject. */
+export function conformance(engine: string, open: (() => Promise<Subject>) | undefined): void {
+  const test = (behaviour: string, check: (subject: Subject) => Promise<void>) =>
+    Deno.test({
+      name: `${engine}: ${behaviour}`,
+      ignore: open === undefined,
+      async fn() {
+        await using subject = await open!();
+        await check(subject);
+        await eventually(async () => assertEquals(await subject.containers(), []));
+      },
+    });
+
+  test("inspect() refuses an unknown target and names what is near", async ({ driver, target }) => {
+    const error = await assertRejects(() => driver.inspect(`${target}x`), CdebugError);
+    assert(error.hint?.includes(target), `hint ${error.hint}`);
+  });
+
+  test("inspect() finds a target by the beginning of its ID", async ({ driver, target }) => {
+    const { id } = await driver.inspect(target);
+    assertEquals((await driver.inspect(id.slice(0, 8))).id, id);
+  });
+
+  test("inspect() gives the same snapshot twice", async ({ driver, target }) => {
+    assertEquals(await driver.inspect(target), await driver.inspect(target));
+  });
+
+  test("list() names the target", async ({ driver, target }) => {
+    assert((await driver.list()).some(({ name }) => name === target));
+  });
+
+  test("state() tells running from gone", async ({ driver, target }) => {
+    assertEquals(await driver.state((await driver.inspect(target)).id), "running");
+    assertEquals(await driver.state("0123456789abcdef"), "gone");
+  });
+
+  test("run() keeps stdout and stderr apart and gives the exit code", async (subject) => {
+    const result = await runToEnd(subject, { script: "echo out; echo err >&2; exit 7" });
+    assertEquals(result, { code: 7, stdout: "out\n", stderr: "err\n" });
+  });
+
+  test("run() passes arguments exactly", async (subject) => {
+    const args = ["a  b", "it's", "$x", '"q"', "", "*", "ü", "tab\there\nnewline"];
+    const result = await runToEnd(subject, { script: 'printf "[%s]" "$@"', args });
+    assertEquals(result.stdout, args.map((arg) => `[${arg}]`).join(""));
+  });
+
+  test("run() sets the environment of the spec", async (subject) => {
+    const result = await runToEnd(subject, { script: 'echo "$EXTRA"' }, { EXTRA: "a 'b' $c" });
+    assertEquals(result.stdout, "a 'b' $c\n");
+  });
+
+  test("run() passes stdin and its end", async (subject) => {
+    const result = await runToEnd(subject, { script: "cat; echo end", stdin: "open" }, {}, "in\n");
+    assertEquals(result.stdout, "in\nend\n");
+  });
+
+  test("run() gives all of a large output before the exit code", async (subject) => {
+    const result = await runToEnd(subject, { script: "head -c 1000000 /dev/zero; exit 3" });
+    assertEquals([result.stdout.length, result.code], [1_000_000, 3]);
+  });
+
+  test("run() refuses a name that is in use", async (subject) => {
+    const first = await start(subject, { script: "cat", stdin: "lifeline" }, { stdin: new ReadableStream() });
+    await assertRejects(() => start(subject, { script: "true" }), CdebugError, "in use");
+    await subject.driver.remove(first.id);
+    await first.exit.catch(() => {});
+  });
+
+  test("run() refuses an image that it may not pull", async (subject) => {
+    const spec: Partial<Sidecar> = { script: "true", image: "cdebug-test/missing", pull: "never" };
+    await assertRejects(() => start(subject, spec), CdebugError, "does not have it");
+  });
+
+  test("run() refuses a toolkit without a shell and leaves nothing", async (subject) => {
+    await assertRejects(
+      () => start(subject, { script: "true", shell: "/no/sh" }),
+      CdebugError,
+      "has no shell",
+    );
+  });
+
+  test("run() keeps a container that the spec keeps", async (subject) => {
+    const running = await start(subject, { script: "true", keep: true });
+    await running.exit;
+    assertEquals(await subject.containers(), ["cdebug-conformance"]);
+    await subject.driver.remove(running.id);
+  });
+
+  test("run() cancelled leaves nothing", async (subject) => {
+    await assertRejects(() => start(subject, { script: "sleep 100" }, {}, AbortSignal.abort()));
+  });
+
+  test("exec() runs beside the sidecar's script", async (subject) => {
+    const first = await start(subject, { script: "cat", stdin: "lifeline" }, { stdin: new ReadableStream() });
+    let stdout = "";
+    const second = await subject.driver.exec(first.id, ["sh", "-c", "echo beside; exit 4"], {
+      stdout: (chunk) => Promise.resolve(void (stdout += new TextDecoder().decode(chunk))),
+    });
+    assertEquals([await second.exit, stdout], [4, "beside\n"]);
+    await subject.driver.remove(first.id);
+    await first.exit.catch(() => {});
+  });
+
+  test("remove() of what is gone is no error", async ({ driver }) => {
+    await driver.remove("0123456789abcdef");
+  });
+
+  async function start(
+    { driver, target, image }: Subject,
+    sidecar: Partial<Sidecar>,
+    streams: Parameters<Driver["run"]>[1] = {},
+    signal = never,
+    env: Record<string, string> = {},
+  ) {
+    const found = await driver.inspect(target);
+    const spec: Realised = {
+      target: found,
+      name: "cdebug-conformance",
+      labels: { "cdebug.session": "conformance" },
+      env: { ...env, CDEBUG_SCRIPT: sidecar.script! },
+      detached: false,
+      sidecar: {
+        name: "debugger",
+        reason: "",
+        image,
+        pull: "missing",
+        namespaces: { network: "target", pid: "target", ipc: "own", uts: "own", user: "engine" },
+        user: "0",
+        tty: false,
+        stdin: "none",
+        shell: "sh",
+        args: [],
+        script: "",
+        ...sidecar,
+      },
+    };
+    const events: Progress[] = [];
+    return await driver.run(spec, streams, signal, (event) => events.push(event));
+  }
+
+  async function runToEnd(
+    subject: Subject,
+    sidecar: Partial<Sidecar>,
+    env: Record<string, string> = {},
+    input?: string,
+  ) {
+    const output = { stdout: "", stderr: "" };
+    const take = (name: "stdout" | "stderr") => (chunk: Uint8Array) => {
+      output[name] += new TextDecoder().decode(chunk);
+      return Promise.resolve();
+    };
+    const running = await start(
+      subject,
+      sidecar,
+      {
+        stdout: take("stdout"),
+        stderr: take("stderr"),
+        ...input !== undefined && { stdin: new Blob([input]).stream() },
+      },
+      never,
+      env,
+    );
+    return { code: await running.exit, ...output };
+  }
+}
+
+async function eventually(check: () => Promise<void>): Promise<void> {
+  for (let attempt = 0;; attempt++) {
+    try {
+      return await check();
+    } catch (error) {
+      if (attempt === 100) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+}

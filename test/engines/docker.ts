@@ -1,0 +1,119 @@
+/** A Docker daemon of the tests' own: its sockets, data, bridge and process are nobody else's. */
+
+import { Daemon, install, run } from "./debian.ts";
+import type { Docker } from "./images.ts";
+
+export interface DockerEngine extends AsyncDisposable {
+  /** For `DOCKER_HOST`. */
+  readonly host: string;
+  readonly docker: Docker;
+  /** Stops the daemon and starts it again on the same data. */
+  restart(): Promise<void>;
+}
+
+/** The docker client, against the daemon at `host`. */
+export function dockerClient(host: string): Docker {
+  return (args, stdin) =>
+    run("docker", args, {
+      env: { DOCKER_HOST: host, DOCKER_CONTEXT: "" },
+      ...stdin && { stdin },
+    });
+}
+
+/** Installs Docker where it is missing, and starts a daemon in a new directory, which is removed at the end. */
+export async function startDocker(options: { extraHosts?: readonly string[] } = {}): Promise<DockerEngine> {
+  await install({
+    dockerd: "docker.io",
+    docker: "docker.io",
+    runc: "runc",
+    ip: "iproute2",
+    iptables: "iptables",
+  });
+  const dir = await Deno.makeTempDir({ prefix: "cdebug-docker-" });
+  const host = `unix://${dir}/docker.sock`;
+  const docker = dockerClient(host);
+  // Interface names have 15 characters at most.
+  const bridge = `cdbg${crypto.randomUUID().slice(0, 8)}`;
+  const subnet = await freeSubnet();
+  const link = async (...args: string[]) => await run("ip", ["link", ...args]);
+
+  const start = async () => {
+    const daemon = Daemon.start("dockerd", [
+      "--host",
+      host,
+      ...(options.extraHosts ?? []).flatMap((extra) => extra.split(" ")),
+      "--data-root",
+      `${dir}/data`,
+      "--exec-root",
+      `${dir}/exec`,
+      "--pidfile",
+      `${dir}/pid`,
+      "--bridge",
+      bridge,
+      // The rules of a second daemon would get in the way of the first.
+      "--iptables=false",
+      "--ip6tables=false",
+      "--ip-masq=false",
+      "--config-file",
+      `${dir}/daemon.json`,
+      "--log-level",
+      "warn",
+    ], `${dir}/log`);
+    try {
+      await daemon.ready(() => docker(["version"]));
+    } catch (error) {
+      await daemon[Symbol.asyncDispose]();
+      throw error;
+    }
+    return daemon;
+  };
+  const removeAll = async () => {
+    await link("delete", bridge).catch(() => {});
+    await unmountBelow(dir);
+    await Deno.remove(dir, { recursive: true });
+  };
+
+  let daemon: Daemon;
+  try {
+    await Deno.writeTextFile(`${dir}/daemon.json`, "{}");
+    await link("add", bridge, "type", "bridge");
+    await run("ip", ["address", "add", `${subnet}.1/24`, "dev", bridge]);
+    await link("set", bridge, "up");
+    daemon = await start();
+  } catch (error) {
+    await removeAll();
+    throw error;
+  }
+  return {
+    host,
+    docker,
+    async restart() {
+      await daemon[Symbol.asyncDispose]();
+      daemon = await start();
+    },
+    async [Symbol.asyncDispose]() {
+      const containers = (await docker(["ps", "-aq"]).catch(() => "")).split("\n").filter(Boolean);
+      if (containers.length > 0) await docker(["rm", "-f", "-v", ...containers]).catch(() => {});
+      await daemon[Symbol.asyncDispose]();
+      await removeAll();
+    },
+  };
+}
+
+/** The first three numbers of a network that no interface of this machine has. */
+async function freeSubnet(): Promise<string> {
+  const taken = await run("ip", ["-4", "address"]);
+  for (let third = 64; third < 256; third++) {
+    const subnet = `10.213.${third}`;
+    if (!taken.includes(`${subnet}.`)) return subnet;
+  }
+  throw new Error("no network is free for the tests' bridge");
+}
+
+async function unmountBelow(dir: string): Promise<void> {
+  const mounts = await Deno.readTextFile("/proc/self/mounts");
+  const below = mounts.split("\n").map((line) => line.split(" ")[1] ?? "").filter((path) =>
+    path.startsWith(`${dir}/`)
+  );
+  for (const path of below.toReversed()) await run("umount", [path]).catch(() => {});
+}

@@ -1,0 +1,201 @@
+/**
+ * A driver without an engine, that keeps the engines' rules: names are unique, a missing image is pulled or
+ * refused, what has been removed cannot be joined. A sidecar's script runs as a process of this machine, so that
+ * streams, exit codes and signals are real; namespaces and root filesystems are not.
+ */
+
+import type { Driver, Progress, Realised, Running, Streams } from "../lib/driver.ts";
+import { scriptCommand } from "../lib/driver.ts";
+import { CdebugError, nearest } from "../lib/errors.ts";
+import type { Target } from "../lib/target.ts";
+
+export interface FakeEngine extends Driver {
+  /** What was asked of the engine, in order: `run debugger`, `remove 1`. */
+  readonly journal: string[];
+  /** Every spec that was run, as the engine got it. */
+  readonly specs: Realised[];
+  readonly images: Set<string>;
+  readonly registry: Set<string>;
+  readonly targets: Map<string, Target>;
+  /** The names of the sidecars that exist, running or kept. */
+  containers(): string[];
+}
+
+interface Container {
+  readonly id: string;
+  readonly name: string;
+  readonly spec: Realised;
+  readonly child: Deno.ChildProcess;
+  ended: boolean;
+}
+
+/** A target as the compilers like it best; a test changes what it is about. */
+export function fakeTarget(changes: Partial<Target> = {}): Target {
+  return {
+    engine: "docker",
+    name: "web",
+    id: "4213d19412eb701a",
+    startedAt: "2026-11-23T11:55:01.5Z",
+    image: "shop/web:7",
+    pid: 1,
+    user: "",
+    workdir: "",
+    path: "/usr/local/bin:/usr/bin:/bin",
+    readOnlyRoot: false,
+    privileged: false,
+    namespaces: { network: "own", pid: "own", ipc: "own", uts: "own", user: "engine" },
+    addLinuxCapabilities: [],
+    dropLinuxCapabilities: [],
+    securityOptions: [],
+    ...changes,
+  };
+}
+
+/** An engine with one running target, `web`, and one image, `busybox:musl`. */
+export function openFake(): FakeEngine {
+  const containers = new Map<string, Container>();
+  const journal: string[] = [];
+  const specs: Realised[] = [];
+  const images = new Set(["busybox:musl"]);
+  const registry = new Set<string>();
+  const targets = new Map([["web", fakeTarget()]]);
+  let count = 0;
+
+  const byId = (id: string) => [...containers.values()].find((container) => container.id === id);
+
+  return {
+    engine: "docker",
+    capabilities: { join: ["network", "pid", "ipc"] },
+    journal,
+    specs,
+    images,
+    registry,
+    targets,
+    containers: () => [...containers.keys()],
+
+    inspect(name) {
+      const target = targets.get(name) ?? [...targets.values()].find(({ id }) => id.startsWith(name));
+      if (target) return Promise.resolve(target);
+      const near = nearest(name, targets.keys());
+      return Promise.reject(
+        new CdebugError(`Cannot find target "${name}": there is no such container`, {
+          hint: `Did you mean ${near.join(" or ")}?`,
+        }),
+      );
+    },
+
+    state: (id) =>
+      Promise.resolve([...targets.values()].some((target) => target.id === id) ? "running" : "gone"),
+
+    list: () =>
+      Promise.resolve([...targets.values()].map(({ id, name, image }) => ({
+        id,
+        name,
+        image,
+        state: "running",
+      }))),
+
+    async run(spec, streams, signal, report) {
+      journal.push(`run ${spec.sidecar.name}`);
+      specs.push(spec);
+      if (!images.has(spec.sidecar.image)) await pull(spec, signal, report);
+      signal.throwIfAborted();
+      if (containers.has(spec.name)) {
+        throw new CdebugError(`Cannot start the sidecar: the name "${spec.name}" is in use`);
+      }
+      const [shell, ...args] = scriptCommand(spec.sidecar, spec.sidecar.args);
+      if (shell !== "sh") {
+        throw new CdebugError(`Cannot start the toolkit "${spec.sidecar.image}": it has no shell`);
+      }
+      const { child, running } = spawn(shell, args, spec.env, streams, String(++count));
+      const container: Container = { id: running.id, name: spec.name, spec, child, ended: false };
+      containers.set(spec.name, container);
+      const exit = running.exit.finally(() => {
+        container.ended = true;
+        if (!spec.sidecar.keep) containers.delete(spec.name);
+      });
+      return { ...running, exit };
+    },
+
+    exec(id, argv, streams) {
+      const container = byId(id);
+      if (!container || container.ended) {
+        return Promise.reject(new CdebugError(`Container ${id} does not run`));
+      }
+      journal.push(`exec ${argv.slice(4).join(" ")}`);
+      const [program, ...args] = argv;
+      return Promise.resolve(spawn(program!, args, container.spec.env, streams, id).running);
+    },
+
+    async remove(id) {
+      journal.push(`remove ${id}`);
+      const container = byId(id);
+      if (!container) return;
+      containers.delete(container.name);
+      if (!container.ended) Deno.kill(-container.child.pid, "SIGKILL");
+      await container.child.status;
+    },
+
+    [Symbol.asyncDispose]: () => Promise.resolve(),
+  };
+
+  async function pull(spec: Realised, signal: AbortSignal, report: (progress: Progress) => void) {
+    const { image, pull } = spec.sidecar;
+    if (pull === "never") {
+      throw new CdebugError(`Cannot start the toolkit "${image}": the engine does not have it`);
+    }
+    report({ kind: "pulling", image });
+    // A registry that never answers, for tests that cancel.
+    if (image === "slow") {
+      await new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+    }
+    if (!registry.has(image)) throw new CdebugError(`Cannot pull "${image}": not found`);
+    images.add(image);
+    report({ kind: "pulled", image });
+  }
+}
+
+function spawn(
+  program: string,
+  args: readonly string[],
+  env: Readonly<Record<string, string>>,
+  { stdin, stdout, stderr }: Streams,
+  id: string,
+): { child: Deno.ChildProcess; running: Running } {
+  // A process group of its own, so that what the script has started ends with it.
+  const child = new Deno.Command(program, {
+    args: [...args],
+    detached: true,
+    env: { ...env },
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  const drain = async (from: ReadableStream<Uint8Array>, to: Streams["stdout"]) => {
+    for await (const chunk of from) await to?.(chunk);
+  };
+  const reader = stdin?.getReader();
+  const sending = (async () => {
+    const writer = child.stdin.getWriter();
+    try {
+      for (let next; reader && !(next = await reader.read()).done;) await writer.write(next.value);
+      await writer.close();
+    } catch {
+      // The process has ended.
+    }
+  })();
+  const exit = (async () => {
+    const [{ code }] = await Promise.all([
+      child.status,
+      drain(child.stdout, stdout),
+      drain(child.stderr, stderr),
+    ]);
+    await reader?.cancel().catch(() => {});
+    await sending;
+    return code;
+  })();
+  return {
+    child,
+    running: { id, exit, resize: () => Promise.resolve(), release: () => exit.catch(() => {}) },
+  };
+}
