@@ -177,7 +177,7 @@ class Session {
         this.#around.report({
           kind: "left",
           what: `container ${spec.name} (${reason(error)})`,
-          hint: `docker rm -f ${spec.name}`,
+          hint: `${this.#plan.target.engine} rm -f ${spec.name}`,
         });
       }
       await running.exit.catch(() => {});

@@ -34,7 +34,7 @@ export const COMMON_FLAGS = {
 /**
  * Reads flags up to the first word that is not one; all from there on is `rest`, untouched, so that a command's
  * own flags need no `--`. With `anywhere`, flags may also follow the words. Booleans take `=true` and `=false`.
- * Throws CdebugError for anything that is not in the table, naming what is nearest.
+ * Throws CdebugError for an empty value, and for anything that is not in the table, naming what is nearest.
  */
 export function parseFlags<F extends Flags>(
   command: string,
@@ -85,7 +85,7 @@ export function parseFlags<F extends Flags>(
       values[token.name] = token.value !== "false";
     } else if (token.value === undefined && flag.optional) {
       values[token.name] = "";
-    } else if (token.value === undefined) {
+    } else if (!token.value) {
       throw refuse(`${token.rawName} needs a value, ${flag.value ?? "VALUE"}`);
     } else if (flag.choices && !flag.choices.includes(token.value)) {
       throw refuse(

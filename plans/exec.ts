@@ -149,6 +149,9 @@ export function request(
       "put the limit into the command: timeout 60 COMMAND",
     );
   }
+  if (values.name !== undefined && !/^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/.test(values.name)) {
+    throw refused(`--name takes letters, digits, "_", "." and "-", two or more, not "${values.name}"`);
+  }
   const env = parseEnv(values, surroundings.readText);
   const volumes = values.volume?.map((volume) => absolute(volume, surroundings.cwd));
   return {
@@ -308,9 +311,13 @@ function parseEnv(
   return env;
 }
 
-/** `SYS_PTRACE`, `cap_sys_ptrace,NET_ADMIN` → the kernel's names without their prefix. */
+/** `cap_sys_ptrace,NET_ADMIN` → the kernel's names without their prefix. */
 function parseCapabilities(text: string): string[] {
-  return text.split(",").map((word) => word.trim().toUpperCase().replace(/^CAP_/, ""));
+  return text.split(",").map((word) => {
+    const name = word.trim().toUpperCase().replace(/^CAP_/, "");
+    if (!/^[A-Z_]+$/.test(name)) throw refused(`"${text}" is not a Linux capability`, "--cap-add SYS_PTRACE");
+    return name;
+  });
 }
 
 /** A relative source is a path below the working directory, as with docker. */

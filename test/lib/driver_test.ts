@@ -1,5 +1,5 @@
-import { conformance } from "./conformance.ts";
-import { openFake } from "./fake_driver.ts";
+import { conformance } from "../conformance.ts";
+import { openFake } from "../fake_driver.ts";
 
 conformance("fake", () => {
   const driver = openFake();

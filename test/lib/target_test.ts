@@ -1,0 +1,36 @@
+import { assertEquals, assertThrows } from "../assert.ts";
+import { fakeTarget } from "../fake_driver.ts";
+import { CdebugError } from "../../lib/errors.ts";
+import { differences, parseRef } from "../../lib/target.ts";
+
+const pure = { permissions: "none" } as const;
+
+Deno.test("parseRef() reads names with and without a scheme", pure, () => {
+  assertEquals(parseRef("web"), { engine: "docker", name: "web" });
+  assertEquals(parseRef("docker://web_1.a-b"), { engine: "docker", name: "web_1.a-b" });
+  assertEquals(parseRef("4213d194"), { engine: "docker", name: "4213d194" });
+});
+
+Deno.test("parseRef() refuses unknown schemes and names the known ones", pure, () => {
+  assertEquals(
+    assertThrows(() => parseRef("dokcer://web"), CdebugError, 'unknown scheme "dokcer"').hint,
+    "cdebug knows docker://",
+  );
+});
+
+Deno.test("parseRef() refuses what could reach another address of an engine's API", pure, () => {
+  for (
+    const ref of ["", "docker://", "../images/x", "web/json?x", "web json", "-web", "a%2Fb", "ü", "a\nb"]
+  ) {
+    assertThrows(() => parseRef(ref), CdebugError, "is not a container's name or ID");
+  }
+});
+
+Deno.test("differences() are those of the ID and the start time", pure, () => {
+  const before = fakeTarget();
+  assertEquals(differences(before, fakeTarget({ image: "other" })), []);
+  assertEquals(differences(before, fakeTarget({ id: "9", startedAt: "later" })), [
+    "id was 4213d19412eb701a, is 9",
+    "startedAt was 2026-11-23T11:55:01.5Z, is later",
+  ]);
+});

@@ -1,0 +1,104 @@
+import { assert, assertEquals, assertThrows } from "../assert.ts";
+import { fakeTarget } from "../fake_driver.ts";
+import { golden } from "../golden.ts";
+import * as exec from "../../plans/exec.ts";
+import enter from "../../plans/enter.sh" with { type: "text" };
+import { CdebugError } from "../../lib/errors.ts";
+import { parseFlags } from "../../lib/flags.ts";
+import type { RequestSurroundings } from "../../lib/plan.ts";
+import type { Target } from "../../lib/target.ts";
+
+const pure = { permissions: "none" } as const;
+const capabilities = { join: ["network", "pid", "ipc"] } as const;
+
+const around: RequestSurroundings = {
+  cwd: "/home/me",
+  image: undefined,
+  readText: (path) => path === "vars" ? "# comment\nA=1\n\n  B\r\nC=x=y\n" : "",
+};
+
+function request(argv: readonly string[], surroundings = around) {
+  const { values, rest } = parseFlags("exec", exec.flags, argv);
+  return exec.request(values, rest, surroundings);
+}
+
+function compile(argv: readonly string[], target: Partial<Target> = {}) {
+  return exec.compile(request(argv), fakeTarget(target), capabilities);
+}
+
+golden("exec_command", () => compile(["web", "cat", "/etc/os-release"]));
+golden("exec_shell", () => compile(["-it", "web"]));
+golden("exec_non_root", () => compile(["docker://web", "id"], { user: "1000", readOnlyRoot: true }));
+golden("exec_host", () =>
+  compile(["-d", "web", "sleep", "60"], {
+    pid: 4711,
+    namespaces: { network: "host", pid: "host", ipc: "host", uts: "host", user: "host" },
+  }));
+golden("exec_stripped", () =>
+  compile(["web", "id"], {
+    user: "web:staff",
+    workdir: "/srv",
+    path: "",
+    namespaces: { network: "none", pid: "own", ipc: "shareable", uts: "own", user: "engine" },
+    dropLinuxCapabilities: ["ALL"],
+    securityOptions: ["no-new-privileges", "seccomp=unconfined"],
+  }));
+golden("exec_all_flags", () =>
+  compile([
+    ...["-i", "--user", "101:102", "--workdir", "/srv", "--name", "mine", "--rm=false", "--privileged"],
+    ...["--cap-add", "net_admin,CAP_SYS_TIME", "--cap-drop", "MKNOD", "--no-link", "--target-env"],
+    ...["-e", "A=it's $x", "-e", "B", "--env-file", "vars", "-v", "./data:/data:ro", "-v", "cache:/cache"],
+    ...["--image", "my/tools@sha256:00", "--platform", "linux/arm64", "--pull", "never"],
+    ...["--entrypoint", "/bin/ash", "--timeout", "1.5m", "--runtime", "/run/docker.sock"],
+    ...["web", "--", "echo", "a  b", "it's", "$x", '"q"', "", "*", "ü", "tab\there\nnewline", "- x: y #"],
+  ]));
+
+Deno.test("exec: without a command it is sh", pure, () => {
+  assertEquals(request(["web"]).argv, ["sh"]);
+});
+
+Deno.test("exec: the toolkit is --image, else CDEBUG_IMAGE, else busybox", pure, () => {
+  assertEquals(request(["web"]).image, "docker.io/library/busybox:musl");
+  assertEquals(request(["web"], { ...around, image: "mine" }).image, "mine");
+  assertEquals(request(["--image", "other", "web"], { ...around, image: "mine" }).image, "other");
+});
+
+Deno.test("exec: what is typed is never part of the script", pure, () => {
+  const { sidecars: [sidecar] } = compile(["-e", "SECRET=1", "web", "rm", "-rf", "typed"]);
+  assertEquals(sidecar!.script, enter);
+});
+
+Deno.test("exec: compiling again gives the same plan", pure, () => {
+  const argv = ["-i", "-e", "A=1", "web", "ls"];
+  assertEquals(compile(argv), compile(argv));
+});
+
+Deno.test("exec: variables of files come first, flags win", pure, () => {
+  assertEquals(request(["--env-file", "vars", "-e", "A=2", "web"]).env, { A: "2", B: null, C: "x=y" });
+});
+
+Deno.test("exec: -e PATH is the command's, not the toolkit's", pure, () => {
+  const [sidecar] = compile(["-e", "PATH=/opt/bin", "web", "ls"]).sidecars;
+  assertEquals(sidecar!.env, undefined);
+  assert(sidecar!.args.includes("/opt/bin"));
+});
+
+Deno.test("exec: contradictions and nonsense are refused, with what to type", pure, () => {
+  const refusals: [string[], string][] = [
+    [[], "no target is named"],
+    [["-d", "--timeout", "5", "web"], "--timeout cannot end a detached session"],
+    [["--timeout", "soon", "web"], '--timeout takes a time such as 30s or 5m, not "soon"'],
+    [["--timeout", "0", "web"], "--timeout takes a time"],
+    [["--timeout", "999999h", "web"], "--timeout takes a time"],
+    [["-e", "=x", "web"], '"=x" is not a variable'],
+    [["-e", "A B=x", "web"], '"A B=x" is not a variable'],
+    [["-v", "data", "web"], '"data" is not a volume'],
+    [["-v", "data:relative", "web"], '"data:relative" is not a volume'],
+    [["-v", "data:/x:rx", "web"], '"data:/x:rx" is not a volume'],
+    [["--cap-add", "A,,B", "web"], "is not a Linux capability"],
+    [["--image", "", "web"], "--image needs a value, IMAGE"],
+    [["--name", "a b", "web"], "--name takes"],
+  ];
+  for (const [argv, text] of refusals) assertThrows(() => compile(argv), CdebugError, text);
+  assertThrows(() => compile(["-e", "PATH", "web"]), CdebugError, "-e PATH needs its value");
+});
