@@ -51,18 +51,22 @@ export function nearest(
     .map(({ candidate }) => candidate);
 }
 
-/** Levenshtein distance. */
+/** The number of letters to add, leave out, exchange or swap with their neighbour: optimal string alignment. */
 function keystrokes(a: string, b: string): number {
+  let before: number[] = [];
   let row = Array.from({ length: b.length + 1 }, (_, i) => i);
   for (let i = 1; i <= a.length; i++) {
     const next = [i];
     for (let j = 1; j <= b.length; j++) {
+      const swapped = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1];
       next[j] = Math.min(
         row[j]! + 1,
         next[j - 1]! + 1,
         row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1),
+        swapped ? before[j - 2]! + 1 : Infinity,
       );
     }
+    before = row;
     row = next;
   }
   return row[b.length]!;

@@ -61,6 +61,7 @@ session() {
   exec 4>&2 2>/dev/null # a shell tells how its children were killed; here the exit code does
   case $stdin in
     attached)
+      trap : INT QUIT # typed keys reach this process too; what they end is the command
       (enter "$@" 2>&4 4>&-) || code=$?
       ;;
     lifeline)
@@ -97,8 +98,7 @@ session() {
 # owner's mark; a root that may not be read is not judged.
 sweep() {
   for old in "$root"/.cdebug-*; do
-    [ -L "$old" ] || continue
-    home=$(readlink "$old")
+    home=$(readlink "$old" 2>/dev/null) || continue
     case $home in /proc/[0-9]*/root/) ;; *) continue ;; esac
     if [ -d "${home%/root/}" ]; then
       [ -d "$home." ] || continue
@@ -118,7 +118,9 @@ enter() {
   # An engine may set the terminal's size only after the start; the first prompt must not be drawn before.
   if [ -t 0 ]; then
     tries=0
-    while [ "$(stty size 2>/dev/null)" = '0 0' ] && [ $tries -lt 100 ]; do
+    while [ $tries -lt 100 ]; do
+      size=$(stty size 2>/dev/null) || break
+      case $size in '' | '0 0') ;; *) break ;; esac # busybox does not print a size of nothing
       sleep 0.01 2>/dev/null || sleep 1
       tries=$((tries + 1))
     done

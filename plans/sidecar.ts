@@ -54,50 +54,50 @@ type Rights = Pick<
 >;
 
 /**
- * The least-privilege ladder: the target's own set; then the one Linux capability that a fact about the target
- * makes necessary; `privileged` only when asked for. Each step up has a sentence that names the fact.
+ * The least-privilege ladder: the target's own set, with what was asked for; then the one Linux capability that a
+ * fact makes necessary, unless just that one was to be dropped; `privileged` only when asked for. Each step up
+ * has a sentence that names the fact.
  */
 export function leastRights(
   target: Target,
-  asked: AskedRights,
+  { privileged, capAdd = [], capDrop = [] }: AskedRights,
 ): { rights: Rights; reasons: string[] } {
   const add = new Set(target.addLinuxCapabilities);
   const drop = new Set(target.dropLinuxCapabilities);
-  const reasons: string[] = [];
-  const need = (capability: string, fact: string) => {
-    if (add.has(capability) || add.has("ALL")) return;
-    add.add(capability);
-    drop.delete(capability);
-    reasons.push(`${capability} is added: ${fact}`);
-  };
-
-  if (asked.privileged && !target.privileged) {
-    reasons.push("privileged: it was asked for");
-  } else if (!target.privileged) {
-    if (!isRoot(target.user)) {
-      need(
-        "SYS_PTRACE",
-        `the target runs as user ${target.user}, its root is closed to others without it`,
-      );
-    }
-    for (const dropped of ["ALL", "SYS_CHROOT"]) {
-      if (drop.has(dropped)) {
-        need("SYS_CHROOT", `the target dropped ${dropped}`);
-      }
-    }
-  }
-  for (const capability of asked.capAdd ?? []) {
+  for (const capability of capAdd) {
     add.add(capability);
     drop.delete(capability);
   }
-  for (const capability of asked.capDrop ?? []) {
+  const fewer = capDrop.some((capability) => !target.dropLinuxCapabilities.includes(capability));
+  for (const capability of capDrop) {
     drop.add(capability);
     add.delete(capability);
   }
 
+  const reasons: string[] = [];
+  const need = (capability: string, fact: string) => {
+    if (add.has(capability) || add.has("ALL") || capDrop.includes(capability)) return;
+    add.add(capability);
+    drop.delete(capability);
+    reasons.push(`${capability} is added: ${fact}`);
+  };
+  if (privileged && !target.privileged) {
+    reasons.push("privileged: it was asked for");
+  } else if (!target.privileged) {
+    if (!isRoot(target.user)) {
+      need("SYS_PTRACE", `the target runs as user ${target.user}, its root is closed to others without it`);
+    } else if (fewer) {
+      need("SYS_PTRACE", "the target's root is closed to who has fewer Linux capabilities than the target");
+    }
+    const dropped = ["ALL", "SYS_CHROOT"].find((capability) => drop.has(capability));
+    if (dropped) {
+      need("SYS_CHROOT", `${capDrop.includes(dropped) ? "the session" : "the target"} dropped ${dropped}`);
+    }
+  }
+
   return {
     rights: {
-      ...(asked.privileged || target.privileged) && { privileged: true },
+      ...(privileged || target.privileged) && { privileged: true },
       ...add.size > 0 && { addLinuxCapabilities: [...add] },
       ...drop.size > 0 && { dropLinuxCapabilities: [...drop] },
       ...target.securityOptions.length > 0 &&

@@ -18,6 +18,7 @@ Deno.test("nearest() finds what is contained and what is mistyped, best first", 
   assertEquals(nearest("wb", names), ["wbe", "web"]);
   assertEquals(nearest("web-2", names), ["web", "web-1"]);
   assertEquals(nearest("databsae", names), ["database"]);
+  assertEquals(nearest("exce", ["exec", "help"]), ["exec"]);
   assertEquals(nearest("zzz", names), []);
 });
 

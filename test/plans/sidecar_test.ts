@@ -72,8 +72,12 @@ Deno.test("leastRights() lets what was asked for win", pure, () => {
     dropLinuxCapabilities: ["MKNOD"],
   });
   assertEquals(leastRights(target, { capAdd: ["MKNOD"], capDrop: ["NET_ADMIN"] }).rights, {
-    addLinuxCapabilities: ["SYS_PTRACE", "MKNOD"],
+    addLinuxCapabilities: ["MKNOD", "SYS_PTRACE"],
     dropLinuxCapabilities: ["NET_ADMIN"],
+  });
+  assertEquals(leastRights(target, { capDrop: ["SYS_PTRACE"] }).rights, {
+    addLinuxCapabilities: ["NET_ADMIN"],
+    dropLinuxCapabilities: ["MKNOD", "SYS_PTRACE"],
   });
   assertEquals(leastRights(target, { privileged: true }), {
     rights: {
@@ -82,6 +86,19 @@ Deno.test("leastRights() lets what was asked for win", pure, () => {
       dropLinuxCapabilities: ["MKNOD"],
     },
     reasons: ["privileged: it was asked for"],
+  });
+});
+
+Deno.test("leastRights() keeps a root target's door open for a session with fewer rights", pure, () => {
+  assertEquals(leastRights(fakeTarget(), { capDrop: ["NET_RAW"] }), {
+    rights: { addLinuxCapabilities: ["SYS_PTRACE"], dropLinuxCapabilities: ["NET_RAW"] },
+    reasons: [
+      "SYS_PTRACE is added: the target's root is closed to who has fewer Linux capabilities than the target",
+    ],
+  });
+  assertEquals(leastRights(fakeTarget(), { capDrop: ["ALL"] }).rights, {
+    addLinuxCapabilities: ["SYS_PTRACE", "SYS_CHROOT"],
+    dropLinuxCapabilities: ["ALL"],
   });
 });
 
