@@ -60,10 +60,11 @@ async function askHelper(helper: string, registry: string): Promise<Credentials 
       stdout: "piped",
       stderr: "piped",
     }).spawn();
-    const writer = child.stdin.getWriter();
-    await writer.write(new TextEncoder().encode(registry));
-    await writer.close();
-    const output = await child.output();
+    const [output] = await Promise.all([
+      child.output(),
+      // Who answers without having read the question is heard all the same.
+      new Blob([registry]).stream().pipeTo(child.stdin).catch(() => {}),
+    ]);
     const text = new TextDecoder().decode(output.stdout).trim();
     if (!output.success) {
       if (/not found/i.test(text)) return undefined;

@@ -80,7 +80,7 @@ export async function target(
   const image = options.image ?? ORDINARY;
   const command = options.command ?? (image === BARE ? ["/server"] : ["sleep", "1000000"]);
   await docker(["run", "-d", "--name", name, ...options.run ?? [], image, ...command]);
-  const id = (await docker(["inspect", "--format", "{{.Id}}", name])).trim();
+  const id = await idOf(name);
   const before = await rootOf(name);
   return {
     name,
@@ -95,6 +95,19 @@ export async function target(
       }
     },
   };
+}
+
+export async function idOf(name: string): Promise<string> {
+  return (await docker(["inspect", "--format", "{{.Id}}", name])).trim();
+}
+
+/** Waits until the process that ends an interactive session, should cdebug die, runs beside the target's sidecar. */
+export async function hangupProcess(name: string): Promise<void> {
+  const [sidecar] = await sidecarsOf(await idOf(name));
+  await poll(async () => {
+    const { length } = JSON.parse(await docker(["inspect", "--format", "{{json .ExecIDs}}", sidecar!])) ?? [];
+    assertEquals(length, 1);
+  });
 }
 
 /** The containers that cdebug has added to a target, by its ID; running or not. */

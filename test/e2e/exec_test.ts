@@ -2,7 +2,7 @@
 
 import { assert, assertEquals, assertIncludes } from "../assert.ts";
 import { poll } from "../engines/debian.ts";
-import { BARE, cdebug, cdebugBytes, docker, liveTest, ORDINARY, target } from "./engine.ts";
+import { BARE, cdebug, cdebugBytes, docker, idOf, liveTest, ORDINARY, target } from "./engine.ts";
 
 liveTest("exec: the command sees the target's files", async () => {
   await using web = await target();
@@ -229,7 +229,7 @@ liveTest("exec: targets that do not run are refused with what to type", async ()
 
 liveTest("exec: an ID's beginning names a target; one that is ambiguous, its candidates", async () => {
   await using web = await target();
-  const id = (await docker(["inspect", "--format", "{{.Id}}", web.name])).trim();
+  const id = await idOf(web.name);
   assertEquals((await cdebug(["exec", `docker://${id.slice(0, 12)}`, "echo", "found"])).stdout, "found\n");
 
   // Seventeen containers share the first digit of their IDs with another one at the latest.

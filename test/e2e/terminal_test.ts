@@ -1,8 +1,8 @@
 /** `cdebug exec -it` in a real terminal. */
 
-import { assert, assertEquals } from "../assert.ts";
+import { assert } from "../assert.ts";
 import { poll } from "../engines/debian.ts";
-import { BARE, docker, liveTest, sidecarsOf, target } from "./engine.ts";
+import { BARE, docker, hangupProcess, idOf, liveTest, sidecarsOf, target } from "./engine.ts";
 import { Terminal } from "./tmux.ts";
 
 /** What `stty` says of a terminal that nobody has left in disorder. */
@@ -57,8 +57,7 @@ liveTest("terminal: ctrl-p ctrl-q detaches, and docker attach goes back", async 
   await terminal.keys("C-p", "C-q");
   await terminal.shows("code=0");
   await assertSane(terminal);
-  const id = (await docker(["inspect", "--format", "{{.Id}}", web.name])).trim();
-  const [sidecar] = await sidecarsOf(id);
+  const [sidecar] = await sidecarsOf(await idOf(web.name));
   assert(sidecar !== undefined, "the sidecar is gone");
   await terminal.type(`clear; docker attach ${sidecar}; echo again=$?`);
   await poll(async () => {
@@ -101,16 +100,6 @@ liveTest("terminal: Ctrl-C during a pull gives it back at once", async () => {
   await terminal.shows("code=130");
   await assertSane(terminal);
 });
-
-/** Waits until the process that ends a session runs beside it. */
-async function hangupProcess(name: string): Promise<void> {
-  const id = (await docker(["inspect", "--format", "{{.Id}}", name])).trim();
-  const [sidecar] = await sidecarsOf(id);
-  await poll(async () => {
-    const { length } = JSON.parse(await docker(["inspect", "--format", "{{json .ExecIDs}}", sidecar!])) ?? [];
-    assertEquals(length, 1);
-  });
-}
 
 /** A registry that takes connections and never answers. */
 function silentRegistry() {

@@ -79,6 +79,12 @@ export async function poll<T>(check: () => Promise<T>, seconds = 15): Promise<T>
   }
 }
 
+/** A TCP port of this machine that nobody listens on. */
+export function freePort(): number {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  return listener.addr.port;
+}
+
 export function say(text: string): void {
   Deno.stderr.writeSync(new TextEncoder().encode(`${text}\n`));
 }

@@ -20,8 +20,11 @@ export function dockerClient(host: string): Docker {
     });
 }
 
-/** Installs Docker where it is missing, and starts a daemon in a new directory, which is removed at the end. */
-export async function startDocker(options: { extraHosts?: readonly string[] } = {}): Promise<DockerEngine> {
+/**
+ * Installs Docker where it is missing, and starts a daemon in a new directory, which is removed at the end.
+ * `args` are added to the daemon's own.
+ */
+export async function startDocker(args: readonly string[] = []): Promise<DockerEngine> {
   await install({
     dockerd: "docker.io",
     docker: "docker.io",
@@ -41,7 +44,6 @@ export async function startDocker(options: { extraHosts?: readonly string[] } = 
     const daemon = Daemon.start("dockerd", [
       "--host",
       host,
-      ...(options.extraHosts ?? []).flatMap((extra) => extra.split(" ")),
       "--data-root",
       `${dir}/data`,
       "--exec-root",
@@ -58,6 +60,7 @@ export async function startDocker(options: { extraHosts?: readonly string[] } = 
       `${dir}/daemon.json`,
       "--log-level",
       "warn",
+      ...args,
     ], `${dir}/log`);
     try {
       await daemon.ready(() => docker(["version"]));

@@ -47,13 +47,26 @@ export async function openRelay(address: string): Promise<Relay> {
         complaint = text.trim() || complaint;
       }
     })();
-    // One direction ends before the other: a half-closed connection still gets its answer.
-    await Promise.allSettled([
-      connection.readable.pipeTo(child.stdin),
-      child.stdout.pipeTo(connection.writable),
-      complain,
-    ]);
-    await child.status;
+    // Read by hand: the connection's own stream closes all of it at the end of one direction, and a
+    // half-closed connection still gets its answer.
+    const send = async () => {
+      const writer = child.stdin.getWriter();
+      const buffer = new Uint8Array(64 * 1024);
+      for (let count; (count = await connection.read(buffer)) !== null;) {
+        await writer.write(buffer.slice(0, count));
+      }
+      await writer.close();
+    };
+    const receive = async () => {
+      for await (const chunk of child.stdout) {
+        for (let done = 0; done < chunk.length;) done += await connection.write(chunk.subarray(done));
+      }
+    };
+    // Sending may end before receiving; when there is nothing more to receive, all is over.
+    const sending = send().catch(() => {});
+    await Promise.allSettled([receive(), complain]);
+    connection.close();
+    await Promise.all([sending, child.status]);
     children.delete(child);
   };
   const accepting = (async () => {

@@ -1,0 +1,152 @@
+/** Whatever ends a session: no container is left, and the target's root is as it was. `target()` asserts both. */
+
+import { assert, assertEquals } from "../assert.ts";
+import { poll } from "../engines/debian.ts";
+import {
+  BARE,
+  cdebug,
+  docker,
+  liveTest,
+  rootOf,
+  sidecarsOf,
+  spawn,
+  target,
+  type TestTarget,
+} from "./engine.ts";
+
+/** A session that prints "up" and then goes on for ever. */
+const ENDLESS = ["sh", "-c", "echo up; while :; do sleep 0.1; done"];
+
+/** No sidecar of the target is left, and its root is as it was. */
+async function assertClean(web: TestTarget, root: string[]): Promise<void> {
+  const id = await idOf(web.name);
+  await poll(async () => assertEquals(await sidecarsOf(id), []));
+  await poll(async () => assertEquals(await rootOf(web.name), root));
+}
+
+/** Starts an endless session and calls `act` once it is up. */
+async function whenUp(
+  web: TestTarget,
+  act: (child: Deno.ChildProcess) => Promise<void> | void,
+  flags: string[] = [],
+) {
+  const child = spawn(["exec", ...flags, web.name, ...ENDLESS]);
+  const stderr = new Response(child.stderr).text();
+  const reader = child.stdout.getReader();
+  await reader.read();
+  await act(child);
+  while (!(await reader.read()).done);
+  const { code } = await child.status;
+  return { code, stderr: await stderr };
+}
+
+liveTest("cleanup: after 10 sessions that ended by themselves", async () => {
+  await using web = await target({ image: BARE });
+  const root = await rootOf(web.name);
+  for (let i = 0; i < 10; i++) {
+    assertEquals((await cdebug(["exec", web.name, "sh", "-c", `exit ${i}`])).code, i);
+    await assertClean(web, root);
+  }
+});
+
+for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143], ["SIGHUP", 129]] as const) {
+  liveTest(`cleanup: after 10 sessions ended by ${signal}, five of them before they were up`, async () => {
+    await using web = await target({ image: BARE });
+    const root = await rootOf(web.name);
+    for (let i = 0; i < 5; i++) {
+      assertEquals((await whenUp(web, (child) => child.kill(signal))).code, code);
+      await assertClean(web, root);
+    }
+    for (let i = 0; i < 5; i++) {
+      const child = spawn(["exec", web.name, ...ENDLESS]);
+      // At different moments of the start; before cdebug listens, the signal has the system's own effect.
+      await new Promise((resolve) => setTimeout(resolve, 40 + i * 40));
+      child.kill(signal);
+      const ended = await child.output();
+      assert(ended.code === code, `exit code ${ended.code}, ${new TextDecoder().decode(ended.stderr)}`);
+      await assertClean(web, root);
+    }
+  });
+}
+
+liveTest("cleanup: after 10 sessions whose target was killed", async () => {
+  await using web = await target({ image: BARE });
+  const root = await rootOf(web.name);
+  for (let i = 0; i < 10; i++) {
+    const { code, stderr } = await whenUp(web, async () => void await docker(["kill", web.name]));
+    assertEquals([code, stderr], [
+      137,
+      `cdebug: Target "${web.name}" has stopped, and the session with it\n`,
+    ]);
+    await assertClean(web, root);
+    await docker(["start", web.name]);
+  }
+});
+
+liveTest("cleanup: after a target was removed under its session", async () => {
+  await using web = await target({ image: BARE });
+  const id = await idOf(web.name);
+  const { code } = await whenUp(web, async () => void await docker(["rm", "-f", web.name]));
+  assertEquals(code, 137);
+  await poll(async () => assertEquals(await sidecarsOf(id), []));
+});
+
+liveTest("cleanup: after 5 sessions whose cdebug was killed with SIGKILL", async () => {
+  await using web = await target({ image: BARE });
+  const root = await rootOf(web.name);
+  for (const flags of [[], [], [], ["-i"], ["-i"]]) {
+    await whenUp(web, async (child) => {
+      if (flags.includes("-i")) await hangupProcess(web.name);
+      child.kill("SIGKILL");
+    }, flags);
+    await assertClean(web, root);
+  }
+});
+
+liveTest("cleanup: after the sidecar was killed", async () => {
+  await using web = await target({ image: BARE });
+  const root = await rootOf(web.name);
+  const { code } = await whenUp(web, async () => {
+    const [sidecar] = await sidecarsOf(await idOf(web.name));
+    await docker(["kill", sidecar!]);
+  });
+  assertEquals(code, 137);
+  await assertClean(web, root);
+});
+
+liveTest("cleanup: the next session sweeps the link of one that was killed with everything", async () => {
+  await using web = await target();
+  const root = await rootOf(web.name);
+  await whenUp(web, async (child) => {
+    const [sidecar] = await sidecarsOf(await idOf(web.name));
+    child.kill("SIGKILL");
+    await docker(["rm", "-f", sidecar!]);
+  });
+  await cdebug(["exec", web.name, "true"]);
+  await assertClean(web, root);
+});
+
+liveTest("cleanup: a session leaves the links of those that still run", async () => {
+  await using web = await target();
+  const { stderr } = await whenUp(web, async (child) => {
+    const before = (await rootOf(web.name)).filter((path) => path.includes(".cdebug-"));
+    assertEquals(before.length, 1);
+    await Promise.all([1, 2, 3, 4].map(() => cdebug(["exec", web.name, "true"])));
+    assertEquals((await rootOf(web.name)).filter((path) => path.includes(".cdebug-")), before);
+    child.kill("SIGTERM");
+  });
+  assertEquals(stderr, "");
+});
+
+liveTest("cleanup: sidecars carry the labels that name them", async () => {
+  await using web = await target();
+  await whenUp(web, async (child) => {
+    const id = await idOf(web.name);
+    const [sidecar] = await sidecarsOf(id);
+    const labels = JSON.parse(await docker(["inspect", "--format", "{{json .Config.Labels}}", sidecar!]));
+    assertEquals(sidecar, `cdebug-${labels["cdebug.session"]}`);
+    assertEquals([labels["cdebug.role"], labels["cdebug.target"]], ["debugger", id]);
+    assert(/^[0-9a-f]{12}$/.test(labels["cdebug.plan"]));
+    child.kill("SIGTERM");
+  });
+});
