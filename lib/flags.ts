@@ -1,6 +1,5 @@
 /** One table of flags per command: it drives parsing, help and the README. */
 
-import { parseArgs } from "node:util";
 import { CdebugError, nearest } from "./errors.ts";
 
 export interface Flag {
@@ -33,8 +32,11 @@ export const COMMON_FLAGS = {
 
 /**
  * Reads flags up to the first word that is not one; all from there on is `rest`, untouched, so that a command's
- * own flags need no `--`. With `anywhere`, flags may also follow the words. Booleans take `=true` and `=false`.
- * Throws CdebugError for an empty value, and for anything that is not in the table, naming what is nearest.
+ * own flags need no `--`. With `anywhere`, flags may also follow the words. Short flags combine (`-it`), values
+ * follow as a word, after `=`, or right behind a short flag; booleans take `=true` and `=false`. Throws
+ * CdebugError for an empty value, and for anything that is not in the table, naming what is nearest.
+ *
+ * By hand because loading node:util for its parseArgs takes a third as long as starting the runtime.
  */
 export function parseFlags<F extends Flags>(
   command: string,
@@ -42,62 +44,56 @@ export function parseFlags<F extends Flags>(
   argv: readonly string[],
   options: { readonly anywhere?: boolean } = {},
 ): { values: Values<F>; rest: string[] } {
-  const { tokens } = parseArgs({
-    args: [...argv],
-    options: Object.fromEntries(
-      Object.entries(flags).map(([name, { type, optional, short }]) => [
-        name,
-        { type: optional ? "boolean" as const : type, ...short !== undefined && { short } },
-      ]),
-    ),
-    strict: false,
-    allowPositionals: true,
-    tokens: true,
-  });
   const refuse = (text: string, hint = `cdebug ${command} --help`) =>
     new CdebugError(`Cannot run ${command}: ${text}`, { hint });
-
   const values: Record<string, unknown> = {};
-  let rest: string[] = [];
-  for (const token of tokens) {
-    if (token.kind === "positional" && options.anywhere) {
-      rest.push(token.value);
-      continue;
-    }
-    if (token.kind !== "option") {
-      rest = argv.slice(token.kind === "positional" ? token.index : token.index + 1);
-      break;
-    }
-    const flag = Object.hasOwn(flags, token.name) ? flags[token.name] : undefined;
-    if (flag === undefined) {
-      const near = nearest(token.name, Object.keys(flags), 1);
-      throw refuse(
-        `unknown flag ${token.rawName}`,
-        near.length > 0 && token.rawName.startsWith("--") ? `Did you mean --${near[0]}?` : undefined,
-      );
-    }
+  const rest: string[] = [];
+  const words = [...argv];
+
+  const take = (name: string, shown: string, flag: Flag, value: string | undefined) => {
     if (flag.type === "boolean") {
-      if (![undefined, "true", "false"].includes(token.value)) {
-        throw refuse(
-          `${token.rawName} takes true or false, not "${token.value}"`,
-        );
+      if (![undefined, "true", "false"].includes(value)) {
+        throw refuse(`${shown} takes true or false, not "${value}"`);
       }
-      values[token.name] = token.value !== "false";
-    } else if (token.value === undefined && flag.optional) {
-      values[token.name] = "";
-    } else if (!token.value) {
-      throw refuse(`${token.rawName} needs a value, ${flag.value ?? "VALUE"}`);
-    } else if (flag.choices && !flag.choices.includes(token.value)) {
-      throw refuse(
-        `${token.rawName} takes ${flag.choices.join(", ")}, not "${token.value}"`,
-      );
-    } else if (flag.multiple) {
-      values[token.name] = [
-        ...(values[token.name] as string[] | undefined ?? []),
-        token.value,
-      ];
+      values[name] = value !== "false";
+      return;
+    }
+    const text = value ?? (flag.optional ? "" : words.shift());
+    if (!text && !flag.optional) throw refuse(`${shown} needs a value, ${flag.value ?? "VALUE"}`);
+    if (flag.choices && !flag.choices.includes(text!)) {
+      throw refuse(`${shown} takes ${flag.choices.join(", ")}, not "${text}"`);
+    }
+    values[name] = flag.multiple ? [...(values[name] as string[] | undefined ?? []), text] : text;
+  };
+
+  while (words.length > 0) {
+    const word = words.shift()!;
+    if (word === "--") {
+      rest.push(...words.splice(0));
+    } else if (word.startsWith("--")) {
+      const [, name, value] = /^--([^=]*)(?:=(.*))?$/s.exec(word)!;
+      const flag = Object.hasOwn(flags, name!) ? flags[name!] : undefined;
+      if (flag === undefined) {
+        const near = nearest(name!, Object.keys(flags), 1);
+        throw refuse(`unknown flag --${name}`, near.length > 0 ? `Did you mean --${near[0]}?` : undefined);
+      }
+      take(name!, `--${name}`, flag, value);
+    } else if (word.startsWith("-") && word !== "-") {
+      for (let at = 1; at < word.length; at++) {
+        const letter = word[at]!;
+        const found = Object.entries(flags).find(([, { short }]) => short === letter);
+        if (found === undefined) throw refuse(`unknown flag -${letter}`);
+        const [name, flag] = found;
+        const behind = word.slice(at + 1);
+        if (flag.type === "string" || behind.startsWith("=")) {
+          take(name, `-${letter}`, flag, behind === "" ? undefined : behind.replace(/^=/, ""));
+          break;
+        }
+        take(name, `-${letter}`, flag, undefined);
+      }
     } else {
-      values[token.name] = token.value;
+      rest.push(word);
+      if (!options.anywhere) rest.push(...words.splice(0));
     }
   }
   return { values: values as Values<F>, rest };

@@ -6,6 +6,8 @@ import {
   BARE,
   cdebug,
   docker,
+  hangupProcess,
+  idOf,
   liveTest,
   rootOf,
   sidecarsOf,

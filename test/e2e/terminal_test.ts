@@ -2,7 +2,7 @@
 
 import { assert } from "../assert.ts";
 import { poll } from "../engines/debian.ts";
-import { BARE, docker, hangupProcess, idOf, liveTest, sidecarsOf, target } from "./engine.ts";
+import { BARE, hangupProcess, idOf, liveTest, sidecarsOf, target } from "./engine.ts";
 import { Terminal } from "./tmux.ts";
 
 /** What `stty` says of a terminal that nobody has left in disorder. */

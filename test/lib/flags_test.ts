@@ -26,8 +26,10 @@ Deno.test("parseFlags() takes words that look like flags after --", pure, () => 
 });
 
 Deno.test("parseFlags() takes all spellings of a value", pure, () => {
-  assertEquals(parse("-e", "A=1", "-eB=2", "--env", "C=3", "--env=D=4").values, {
-    env: ["A=1", "B=2", "C=3", "D=4"],
+  assertEquals(parse("-e", "A=1", "-eB=2", "-e=C=3", "--env", "D=4", "--env=E=5", "-ite", "-F").values, {
+    interactive: true,
+    tty: true,
+    env: ["A=1", "B=2", "C=3", "D=4", "E=5", "-F"],
   });
 });
 
@@ -54,8 +56,11 @@ Deno.test("parseFlags() names what is wrong, and what is near", pure, () => {
   assertEquals(hint("unknown flag -x", "-x"), "cdebug exec --help");
   assertEquals(hint("unknown flag -x", "-itx"), "cdebug exec --help");
   hint("-e needs a value, NAME=VALUE", "-e");
+  hint("-e needs a value, NAME=VALUE", "-e", "");
+  hint("--env needs a value, NAME=VALUE", "--env=");
   hint('--pull takes missing, never, not "often"', "--pull", "often");
   hint('--tty takes true or false, not "maybe"', "--tty=maybe");
+  hint('-t takes true or false, not "1"', "-t=1");
 });
 
 Deno.test("parseFlags() knows no flag of Object's", pure, () => {

@@ -1,0 +1,86 @@
+/**
+ * `deno task bench`: what cdebug costs, as ratios to the barest way of doing the same. Both are measured in turns
+ * in one run, and the medians are compared: times of different runs or machines say nothing.
+ */
+
+import { BARE, TOOLKIT } from "./e2e/engine.ts";
+import { startDocker } from "./engines/docker.ts";
+import { importBare, importToolkit } from "./engines/images.ts";
+
+const PAIRS = Number(Deno.args[0] ?? 41);
+const MAIN = new URL("../main.ts", import.meta.url).pathname;
+
+interface Comparison {
+  readonly name: string;
+  readonly cdebug: readonly string[];
+  readonly bare: readonly string[];
+  readonly bareName: string;
+}
+
+await using engine = await startDocker();
+await importBare(engine.docker, BARE);
+await importToolkit(engine.docker, TOOLKIT);
+await engine.docker(["run", "-d", "--name", "web", BARE, "/server"]);
+const empty = await Deno.makeTempFile({ suffix: ".ts" });
+
+const comparisons: Comparison[] = [
+  {
+    name: "cdebug --version",
+    cdebug: [Deno.execPath(), "run", "-A", MAIN, "--version"],
+    bare: [Deno.execPath(), "run", "-A", empty],
+    bareName: "an empty script",
+  },
+  {
+    name: "cdebug exec web true",
+    cdebug: [Deno.execPath(), "run", "-A", MAIN, "exec", "web", "true"],
+    bare: ["docker", "run", "--rm", "--network", "container:web", "--pid", "container:web", TOOLKIT, "true"],
+    bareName: "docker run --rm --network container:web --pid container:web IMAGE true",
+  },
+];
+
+try {
+  for (const comparison of comparisons) print(await measure(comparison));
+} finally {
+  await Deno.remove(empty);
+}
+
+async function measure({ name, cdebug, bare, bareName }: Comparison): Promise<string> {
+  const [ours, theirs]: [number[], number[]] = [[], []];
+  for (let pair = -3; pair < PAIRS; pair++) {
+    // By turns, each first as often as the other; the first pairs only warm the caches.
+    const [first, second] = pair % 2 === 0 ? [cdebug, bare] : [bare, cdebug];
+    const times = new Map([[first, await seconds(first)], [second, await seconds(second)]]);
+    if (pair < 0) continue;
+    ours.push(times.get(cdebug)!);
+    theirs.push(times.get(bare)!);
+  }
+  const [mine, other] = [median(ours), median(theirs)];
+  return `${name}: ${(mine / other).toFixed(2)} × ${bareName} (${ms(mine)} to ${
+    ms(other)
+  }, medians of ${PAIRS} pairs)`;
+}
+
+async function seconds([program, ...args]: readonly string[]): Promise<number> {
+  const start = performance.now();
+  const { success, stderr } = await new Deno.Command(program!, {
+    args,
+    env: { DOCKER_HOST: engine.host },
+    stdin: "null",
+  }).output();
+  if (!success) throw new Error(`${program} ${args.join(" ")} failed: ${new TextDecoder().decode(stderr)}`);
+  return (performance.now() - start) / 1000;
+}
+
+function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length / 2;
+  return (sorted[Math.ceil(middle) - 1]! + sorted[Math.floor(middle)]!) / 2;
+}
+
+function ms(seconds: number): string {
+  return `${(seconds * 1000).toFixed(0)} ms`;
+}
+
+function print(text: string): void {
+  Deno.stdout.writeSync(new TextEncoder().encode(`${text}\n`));
+}

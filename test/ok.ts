@@ -1,0 +1,32 @@
+/** `deno task ok`: what must hold before each commit. Format, lint, types, the entry script, all tests but the live. */
+
+import { hasProgram, install, obstacle, say } from "./engines/debian.ts";
+
+const deno = Deno.execPath();
+const checks: [name: string, command: string[]][] = [
+  ["format", [deno, "fmt", "--check", "--quiet"]],
+  ["lint", [deno, "lint", "--quiet"]],
+  ["types", [deno, "check", "--quiet", "main.ts", "test"]],
+  ["tests", [deno, "test", "-A", "--quiet", "--ignore=test/e2e"]],
+];
+
+if (!await hasProgram("shellcheck") && !await obstacle()) await install({ shellcheck: "shellcheck" });
+const shell = await hasProgram("shellcheck");
+if (shell) checks.push(["entry script", ["shellcheck", "plans/enter.sh"]]);
+
+let failed = 0;
+for (const [name, [program, ...args]] of checks) {
+  const { success } = await new Deno.Command(program!, { args, stdin: "null", env: { NO_COLOR: "1" } })
+    .output()
+    .then(async (output) => {
+      if (!output.success) {
+        await Deno.stdout.write(output.stdout);
+        await Deno.stderr.write(output.stderr);
+      }
+      return output;
+    });
+  say(`${success ? "ok    " : "FAILED"}  ${name}`);
+  if (!success) failed++;
+}
+if (!shell) say("skipped entry script: shellcheck is not installed");
+Deno.exit(failed === 0 ? 0 : 1);

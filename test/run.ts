@@ -1,0 +1,71 @@
+/**
+ * `deno task test`: starts engines for the live tests, runs every test, stops the engines. Its last line is
+ * `N passed, N failed`, and how many were skipped if any were.
+ *
+ * Where an engine cannot be started, its tests are skipped with the reason; with `CI=true`, or where `CDEBUG_E2E`
+ * names it (`docker`, `all`), that is a failure. Arguments are passed on to `deno test`.
+ */
+
+import { BARE, ORDINARY, TOOLKIT } from "./e2e/engine.ts";
+import { install, obstacle, say } from "./engines/debian.ts";
+import { startDocker } from "./engines/docker.ts";
+import { importBare, importOrdinary, importToolkit } from "./engines/images.ts";
+
+const asked = Deno.env.get("CI") === "true" ? ["all"] : (Deno.env.get("CDEBUG_E2E") ?? "").split(",");
+const required = asked.includes("all") || asked.includes("docker");
+
+let child: Deno.ChildProcess | undefined;
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+  // The tests end, and with them this program, in order.
+  Deno.addSignalListener(signal, () => child?.kill("SIGTERM"));
+}
+
+Deno.exit(await runTests());
+
+async function runTests(): Promise<number> {
+  await using engines = new AsyncDisposableStack();
+  const env: Record<string, string> = { NO_COLOR: "1" };
+  let startFailed = 0;
+  try {
+    const why = await obstacle();
+    if (why) throw new Error(why);
+    say("starting a Docker daemon for the tests");
+    await install({ tmux: "tmux", pgrep: "procps" });
+    const engine = engines.use(await startDocker());
+    await importBare(engine.docker, BARE);
+    await importOrdinary(engine.docker, ORDINARY);
+    await importToolkit(engine.docker, TOOLKIT);
+    env["CDEBUG_TEST_DOCKER_HOST"] = engine.host;
+  } catch (error) {
+    const text = error instanceof Error ? error.message : String(error);
+    if (required) startFailed = 1;
+    say(`The live tests on docker ${required ? "cannot run" : "are skipped"}: ${text}`);
+  }
+
+  child = new Deno.Command(Deno.execPath(), {
+    args: ["test", "-A", ...Deno.args],
+    env,
+    stdin: "null",
+    stdout: "piped",
+  }).spawn();
+  let tail = "";
+  const decoder = new TextDecoder();
+  for await (const chunk of child.stdout) {
+    await Deno.stdout.write(chunk);
+    tail = (tail + decoder.decode(chunk, { stream: true })).slice(-2000);
+  }
+  const { code } = await child.status;
+
+  const count = (word: string) =>
+    Number(new RegExp(`\\b(\\d+) ${word}\\b(?!.*\\d+ ${word}\\b)`, "s").exec(tail)?.[1] ?? 0);
+  const [passed, skipped] = [count("passed"), count("ignored")];
+  // What ends the test runner without a failed test, a type error for one, is a failure too.
+  const failed = (code === 0 ? 0 : Math.max(1, count("failed"))) + startFailed;
+  await engines.disposeAsync();
+  await Deno.stdout.write(
+    new TextEncoder().encode(
+      `${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ""}\n`,
+    ),
+  );
+  return failed === 0 ? 0 : 1;
+}
