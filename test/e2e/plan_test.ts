@@ -182,3 +182,19 @@ liveTest("plan schema: is a JSON Schema that an editor can use", async () => {
   const schema = JSON.parse(stdout);
   assertEquals([code, schema.type, schema.properties.version.const], [0, "object", 1]);
 });
+
+liveTest("apply: the plan of plans/README.md runs", async () => {
+  await using web = await target();
+  const text = await Deno.readTextFile(new URL("../../plans/README.md", import.meta.url));
+  const [id, startedAt] = (await docker(["inspect", "--format", "{{.Id}} {{.State.StartedAt}}", web.name]))
+    .trim()
+    .split(" ");
+  const plan = /^```yaml\n([^]*?)^```$/m.exec(text)![1]!
+    .replace("name: web", `name: ${web.name}`)
+    .replace(/\bid: \w+/, `id: ${id}`)
+    .replace(/startedAt: \S+/, `startedAt: ${startedAt}`);
+  await withFile(plan, async (file) => {
+    const wanted = { code: 3, stdout: "found: more than one of processes\n", stderr: "" };
+    assertEquals(await cdebug(["apply", file]), wanted);
+  });
+});

@@ -8,13 +8,15 @@ export async function obstacle(): Promise<string | undefined> {
   if (!/^ID(_LIKE)?=.*\b(debian|ubuntu)\b/m.test(release)) return "this is neither Debian nor Ubuntu";
 }
 
-/** Installs the Debian packages whose program is not there yet: program → package. Says so first. */
+/** Installs the Debian packages whose program is not there yet: program → package. Says so first; throws where it cannot. */
 export async function install(programs: Readonly<Record<string, string>>): Promise<void> {
   const missing = new Set<string>();
   for (const [program, name] of Object.entries(programs)) {
     if (!await hasProgram(program)) missing.add(name);
   }
   if (missing.size === 0) return;
+  const why = await obstacle();
+  if (why) throw new Error(`cannot install ${[...missing].join(", ")}: ${why}`);
   say(`installing ${[...missing].join(", ")}`);
   // A service that a package brings would be an engine that nobody asked for.
   const policy = "/usr/sbin/policy-rc.d";
