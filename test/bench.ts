@@ -3,12 +3,11 @@
  * in one run, and the medians are compared: times of different runs or machines say nothing.
  */
 
-import { BARE, TOOLKIT } from "./e2e/engine.ts";
+import { BARE, MAIN, TOOLKIT } from "./e2e/engine.ts";
 import { startDocker } from "./engines/docker.ts";
 import { importBare, importToolkit } from "./engines/images.ts";
 
 const PAIRS = Number(Deno.args[0] ?? 41);
-const MAIN = new URL("../main.ts", import.meta.url).pathname;
 
 interface Comparison {
   readonly name: string;

@@ -1,6 +1,7 @@
 /** What every driver owes to the executor; the same cases run on the fake and on real engines. */
 
 import { assert, assertEquals, assertRejects } from "./assert.ts";
+import { fakeSidecar } from "./fake_driver.ts";
 import type { Driver, Progress, Realised } from "../lib/driver.ts";
 import { CdebugError } from "../lib/errors.ts";
 import type { Sidecar } from "../lib/plan.ts";
@@ -139,20 +140,7 @@ export function conformance(engine: string, open: (() => Promise<Subject>) | und
       labels: { "cdebug.session": "conformance" },
       env: { ...env, CDEBUG_SCRIPT: sidecar.script! },
       detached: false,
-      sidecar: {
-        name: "debugger",
-        reason: "",
-        image,
-        pull: "missing",
-        namespaces: { network: "target", pid: "target", ipc: "own", uts: "own", user: "engine" },
-        user: "0",
-        tty: false,
-        stdin: "none",
-        shell: "sh",
-        args: [],
-        script: "",
-        ...sidecar,
-      },
+      sidecar: fakeSidecar({ image, ...sidecar }),
     };
     const events: Progress[] = [];
     return await driver.run(spec, streams, signal, (event) => events.push(event));

@@ -3,13 +3,12 @@
  * that the docker client finds; where there is none, it says what it installs and starts, and does.
  */
 
+import { MAIN, TOOLKIT } from "./e2e/engine.ts";
 import { hasProgram, obstacle, run, say } from "./engines/debian.ts";
 import { startDocker } from "./engines/docker.ts";
 import { type Docker, importBare, importToolkit } from "./engines/images.ts";
 
-const MAIN = new URL("../main.ts", import.meta.url).pathname;
 const TARGET = `cdebug-demo-${crypto.randomUUID().slice(0, 8)}`;
-const OFFICIAL = "docker.io/library/busybox:musl";
 
 Deno.exit(await demo());
 
@@ -102,13 +101,13 @@ async function findDocker(): Promise<Docker | undefined> {
 
 /** busybox:musl if it is there or can be pulled; else one made of Debian's busybox-static. */
 async function toolkit(docker: Docker, owned: AsyncDisposableStack): Promise<string> {
-  if (await docker(["image", "inspect", OFFICIAL]).then(() => true, () => false)) return OFFICIAL;
-  if (await docker(["pull", "-q", OFFICIAL]).then(() => true, () => false)) {
-    owned.defer(async () => void await docker(["rmi", OFFICIAL]).catch(() => {}));
-    return OFFICIAL;
+  if (await docker(["image", "inspect", TOOLKIT]).then(() => true, () => false)) return TOOLKIT;
+  if (await docker(["pull", "-q", TOOLKIT]).then(() => true, () => false)) {
+    owned.defer(async () => void await docker(["rmi", TOOLKIT]).catch(() => {}));
+    return TOOLKIT;
   }
   const image = `${TARGET}-toolkit`;
-  say(`${OFFICIAL} cannot be pulled: importing one made of Debian's busybox-static.`);
+  say(`${TOOLKIT} cannot be pulled: importing one made of Debian's busybox-static.`);
   await importToolkit(docker, image);
   owned.defer(async () => void await docker(["rmi", "-f", image]));
   return image;

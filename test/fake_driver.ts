@@ -7,6 +7,7 @@
 import type { Driver, Progress, Realised, Running, Streams } from "../lib/driver.ts";
 import { scriptCommand } from "../lib/driver.ts";
 import { CdebugError, nearest } from "../lib/errors.ts";
+import type { Sidecar } from "../lib/plan.ts";
 import type { Target } from "../lib/target.ts";
 
 export interface FakeEngine extends Driver {
@@ -47,6 +48,24 @@ export function fakeTarget(changes: Partial<Target> = {}): Target {
     addLinuxCapabilities: [],
     dropLinuxCapabilities: [],
     securityOptions: [],
+    ...changes,
+  };
+}
+
+/** A sidecar that does nothing and ends; a test changes what it is about. */
+export function fakeSidecar(changes: Partial<Sidecar> = {}): Sidecar {
+  return {
+    name: "debugger",
+    reason: "a test",
+    image: "busybox:musl",
+    pull: "missing",
+    namespaces: { network: "target", pid: "target", ipc: "own", uts: "own", user: "engine" },
+    user: "0",
+    tty: false,
+    stdin: "none",
+    shell: "sh",
+    script: "true",
+    args: [],
     ...changes,
   };
 }

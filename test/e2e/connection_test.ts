@@ -5,18 +5,10 @@ import { freePort, install, run } from "../engines/debian.ts";
 import { startDocker } from "../engines/docker.ts";
 import { importBare, importToolkit } from "../engines/images.ts";
 import { startSshd } from "../engines/sshd.ts";
+import { temporaryDirectory } from "../temporary.ts";
 import { BARE, cdebug, DOCKER_HOST, liveTest, target, TOOLKIT } from "./engine.ts";
 
 const found = { code: 0, stdout: "found\n", stderr: "" };
-
-async function withDirectory(check: (dir: string) => Promise<void>): Promise<void> {
-  const dir = await Deno.makeTempDir({ prefix: "cdebug-test-" });
-  try {
-    await check(dir);
-  } finally {
-    await Deno.remove(dir, { recursive: true });
-  }
-}
 
 liveTest("connection: by --runtime, a URL or a path, before DOCKER_HOST", async () => {
   await using web = await target({ image: BARE });
@@ -27,65 +19,66 @@ liveTest("connection: by --runtime, a URL or a path, before DOCKER_HOST", async 
   }
 });
 
-liveTest("connection: by DOCKER_CONTEXT, and by the current context", () =>
-  withDirectory(async (dir) => {
-    await using web = await target({ image: BARE });
-    const docker = (...args: string[]) =>
-      run("docker", args, { env: { DOCKER_CONFIG: dir, DOCKER_HOST: "" } });
-    await docker("context", "create", "mine", "--docker", `host=${DOCKER_HOST}`);
-    const exec = (env: Record<string, string>) =>
-      cdebug(["exec", web.name, "echo", "found"], { env: { DOCKER_HOST: "", DOCKER_CONFIG: dir, ...env } });
-    assertEquals(await exec({ DOCKER_CONTEXT: "mine" }), found);
-    await docker("context", "use", "mine");
-    assertEquals(await exec({}), found);
-    assertEquals(await exec({ DOCKER_HOST: DOCKER_HOST!, DOCKER_CONTEXT: "" }), found);
-    const broken = await exec({ DOCKER_CONTEXT: "other" });
-    assertEquals(broken.code, 125);
-    assertIncludes(broken.stderr, 'Cannot use Docker context "other": there is no such context');
-  }));
+liveTest("connection: by DOCKER_CONTEXT, and by the current context", async () => {
+  await using directory = await temporaryDirectory();
+  const dir = directory.path;
+  await using web = await target({ image: BARE });
+  const docker = (...args: string[]) => run("docker", args, { env: { DOCKER_CONFIG: dir, DOCKER_HOST: "" } });
+  await docker("context", "create", "mine", "--docker", `host=${DOCKER_HOST}`);
+  const exec = (env: Record<string, string>) =>
+    cdebug(["exec", web.name, "echo", "found"], { env: { DOCKER_HOST: "", DOCKER_CONFIG: dir, ...env } });
+  assertEquals(await exec({ DOCKER_CONTEXT: "mine" }), found);
+  await docker("context", "use", "mine");
+  assertEquals(await exec({}), found);
+  assertEquals(await exec({ DOCKER_HOST: DOCKER_HOST!, DOCKER_CONTEXT: "" }), found);
+  const broken = await exec({ DOCKER_CONTEXT: "other" });
+  assertEquals(broken.code, 125);
+  assertIncludes(broken.stderr, 'Cannot use Docker context "other": there is no such context');
+});
 
-liveTest("connection: over TCP with certificates of both sides", () =>
-  withDirectory(async (dir) => {
-    await certificates(dir);
-    const port = freePort();
-    await using engine = await startDocker([
-      "--host",
-      `tcp://127.0.0.1:${port}`,
-      "--tlsverify",
-      `--tlscacert=${dir}/ca.pem`,
-      `--tlscert=${dir}/server.pem`,
-      `--tlskey=${dir}/server.key`,
-    ]);
-    await importBare(engine.docker, BARE);
-    await importToolkit(engine.docker, TOOLKIT);
-    await engine.docker(["run", "-d", "--name", "web", BARE, "/server"]);
-    const exec = (env: Record<string, string>, stdin?: string) =>
-      cdebug(["exec", "-i", "web", "sh", "-c", "cat; echo found"], {
-        env: { DOCKER_HOST: `tcp://127.0.0.1:${port}`, ...env },
-        ...stdin !== undefined && { stdin },
-      });
-    const env = { DOCKER_TLS_VERIFY: "1", DOCKER_CERT_PATH: dir };
-    assertEquals(await exec(env, "in\n"), { code: 0, stdout: "in\nfound\n", stderr: "" });
+liveTest("connection: over TCP with certificates of both sides", async () => {
+  await using directory = await temporaryDirectory();
+  const dir = directory.path;
+  await certificates(dir);
+  const port = freePort();
+  await using engine = await startDocker([
+    "--host",
+    `tcp://127.0.0.1:${port}`,
+    "--tlsverify",
+    `--tlscacert=${dir}/ca.pem`,
+    `--tlscert=${dir}/server.pem`,
+    `--tlskey=${dir}/server.key`,
+  ]);
+  await importBare(engine.docker, BARE);
+  await importToolkit(engine.docker, TOOLKIT);
+  await engine.docker(["run", "-d", "--name", "web", BARE, "/server"]);
+  const exec = (env: Record<string, string>, stdin?: string) =>
+    cdebug(["exec", "-i", "web", "sh", "-c", "cat; echo found"], {
+      env: { DOCKER_HOST: `tcp://127.0.0.1:${port}`, ...env },
+      ...stdin !== undefined && { stdin },
+    });
+  const env = { DOCKER_TLS_VERIFY: "1", DOCKER_CERT_PATH: dir };
+  assertEquals(await exec(env, "in\n"), { code: 0, stdout: "in\nfound\n", stderr: "" });
 
-    const strange = `${dir}/strange`;
-    await Deno.mkdir(strange);
-    await certificates(strange);
-    for (const wrong of [{ DOCKER_TLS_VERIFY: "1", DOCKER_CERT_PATH: strange }, {}]) {
-      const { code, stderr } = await exec(wrong);
-      assertEquals(code, 125);
-      assertIncludes(stderr, `Cannot reach the Docker daemon at tcp://127.0.0.1:${port}`);
-      assert(stderr.trimEnd().split("\n").length <= 2, stderr);
-    }
+  const strange = `${dir}/strange`;
+  await Deno.mkdir(strange);
+  await certificates(strange);
+  for (const wrong of [{ DOCKER_TLS_VERIFY: "1", DOCKER_CERT_PATH: strange }, {}]) {
+    const { code, stderr } = await exec(wrong);
+    assertEquals(code, 125);
+    assertIncludes(stderr, `Cannot reach the Docker daemon at tcp://127.0.0.1:${port}`);
+    assert(stderr.trimEnd().split("\n").length <= 2, stderr);
+  }
 
-    const docker = (...args: string[]) =>
-      run("docker", args, {
-        env: { DOCKER_CONFIG: `${dir}/config`, DOCKER_HOST: "", DOCKER_TLS_VERIFY: "" },
-      });
-    const files = `ca=${dir}/ca.pem,cert=${dir}/cert.pem,key=${dir}/key.pem`;
-    await docker("context", "create", "far", "--docker", `host=tcp://127.0.0.1:${port},${files}`);
-    const inContext = { DOCKER_HOST: "", DOCKER_CONFIG: `${dir}/config`, DOCKER_CONTEXT: "far" };
-    assertEquals(await exec(inContext, ""), found);
-  }));
+  const docker = (...args: string[]) =>
+    run("docker", args, {
+      env: { DOCKER_CONFIG: `${dir}/config`, DOCKER_HOST: "", DOCKER_TLS_VERIFY: "" },
+    });
+  const files = `ca=${dir}/ca.pem,cert=${dir}/cert.pem,key=${dir}/key.pem`;
+  await docker("context", "create", "far", "--docker", `host=tcp://127.0.0.1:${port},${files}`);
+  const inContext = { DOCKER_HOST: "", DOCKER_CONFIG: `${dir}/config`, DOCKER_CONTEXT: "far" };
+  assertEquals(await exec(inContext, ""), found);
+});
 
 liveTest("connection: over ssh", async () => {
   await using web = await target({ image: BARE });

@@ -13,7 +13,7 @@ export const TOOLKIT = "docker.io/library/busybox:musl";
 export const ORDINARY = "cdebug-test/ordinary";
 export const BARE = "cdebug-test/bare";
 
-const MAIN = new URL("../../main.ts", import.meta.url).pathname;
+export const MAIN = new URL("../../main.ts", import.meta.url).pathname;
 export const CDEBUG = [Deno.execPath(), "run", "-A", MAIN];
 
 export interface Result {

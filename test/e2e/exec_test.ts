@@ -2,7 +2,19 @@
 
 import { assert, assertEquals, assertIncludes } from "../assert.ts";
 import { poll } from "../engines/debian.ts";
-import { BARE, cdebug, cdebugBytes, docker, idOf, liveTest, ORDINARY, target } from "./engine.ts";
+import { temporaryDirectory, temporaryFile } from "../temporary.ts";
+import {
+  BARE,
+  cdebug,
+  cdebugBytes,
+  docker,
+  idOf,
+  liveTest,
+  MAIN,
+  ORDINARY,
+  target,
+  userEnv,
+} from "./engine.ts";
 
 liveTest("exec: the command sees the target's files", async () => {
   await using web = await target();
@@ -95,29 +107,22 @@ liveTest("exec: bytes pass unchanged in both directions, with the input's end", 
 
 liveTest("exec: 100 MB through a pipe come back byte-equal", async () => {
   await using web = await target({ image: BARE });
-  const input = await Deno.makeTempFile({ prefix: "cdebug-test-" });
-  try {
-    const { code, stdout } = await cdebugBytes(["exec", web.name, "true"]);
-    assertEquals([code, stdout.length], [0, 0]);
-    const compare = new Deno.Command("sh", {
-      args: [
-        "-c",
-        'head -c 104857600 /dev/urandom >"$1" && "$2" run -A "$3" exec -i "$4" cat <"$1" | cmp - "$1"',
-        "sh",
-        input,
-        Deno.execPath(),
-        new URL("../../main.ts", import.meta.url).pathname,
-        web.name,
-      ],
-      env: { DOCKER_HOST: Deno.env.get("CDEBUG_TEST_DOCKER_HOST")! },
-      stdin: "null",
-    });
-    const output = await compare.output();
-    assertEquals(new TextDecoder().decode(output.stdout) + new TextDecoder().decode(output.stderr), "");
-    assertEquals(output.code, 0);
-  } finally {
-    await Deno.remove(input);
-  }
+  await using input = await temporaryFile("");
+  const compare = new Deno.Command("sh", {
+    args: [
+      "-c",
+      'head -c 104857600 /dev/urandom >"$1" && "$2" run -A "$3" exec -i "$4" cat <"$1" | cmp - "$1"',
+      "sh",
+      input.path,
+      Deno.execPath(),
+      MAIN,
+      web.name,
+    ],
+    env: userEnv(),
+    stdin: "null",
+  });
+  const { code, stdout, stderr } = await compare.output();
+  assertEquals([code, new TextDecoder().decode(stdout), new TextDecoder().decode(stderr)], [0, "", ""]);
 });
 
 liveTest("exec: stdout and stderr stay apart", async () => {
@@ -270,21 +275,15 @@ liveTest("exec: namespaces are the target's", async () => {
 
 liveTest("exec: variables, by flag, from here, from a file, over the target's own", async () => {
   await using web = await target({ run: ["-e", "COLOUR=red", "-e", "KIND=it's a $target"] });
-  const file = await Deno.makeTempFile({ prefix: "cdebug-test-" });
-  try {
-    await Deno.writeTextFile(file, "# comment\nFILED=a b\nCOLOUR=file\n");
-    const show = ["sh", "-c", 'echo "$COLOUR|$KIND|$FILED|$HERE|$GIVEN"'];
-    const env = { HERE: "from here" };
-    const plain = await cdebug(
-      ["exec", "-e", "HERE", "-e", "GIVEN=x'y\"z", "--env-file", file, web.name, ...show],
-      { env },
-    );
-    assertEquals(plain.stdout, "file||a b|from here|x'y\"z\n");
-    const taken = await cdebug(["exec", "--target-env", "-e", "COLOUR=blue", web.name, ...show]);
-    assertEquals(taken.stdout, "blue|it's a $target|||\n");
-  } finally {
-    await Deno.remove(file);
-  }
+  await using file = await temporaryFile("# comment\nFILED=a b\nCOLOUR=file\n");
+  const show = ["sh", "-c", 'echo "$COLOUR|$KIND|$FILED|$HERE|$GIVEN"'];
+  const plain = await cdebug(
+    ["exec", "-e", "HERE", "-e", "GIVEN=x'y\"z", "--env-file", file.path, web.name, ...show],
+    { env: { HERE: "from here" } },
+  );
+  assertEquals(plain.stdout, "file||a b|from here|x'y\"z\n");
+  const taken = await cdebug(["exec", "--target-env", "-e", "COLOUR=blue", web.name, ...show]);
+  assertEquals(taken.stdout, "blue|it's a $target|||\n");
 });
 
 liveTest("exec: the target's programs come first on PATH, the toolkit's follow", async () => {
@@ -302,22 +301,18 @@ liveTest("exec: the working directory is the target's, or the one asked for", as
 
 liveTest("exec: volumes are mounted into the toolkit", async () => {
   await using web = await target();
-  const dir = await Deno.makeTempDir({ prefix: "cdebug-test-" });
-  try {
-    await Deno.writeTextFile(`${dir}/note`, "here\n");
-    const { code, stdout, stderr } = await cdebug([
-      "exec",
-      "-v",
-      `${dir}:/mnt:ro`,
-      web.name,
-      "sh",
-      "-c",
-      'cat "$CDEBUG_ROOTFS/mnt/note"; ! touch "$CDEBUG_ROOTFS/mnt/x"',
-    ]);
-    assertEquals([code, stdout], [0, "here\n"], stderr);
-  } finally {
-    await Deno.remove(dir, { recursive: true });
-  }
+  await using dir = await temporaryDirectory();
+  await Deno.writeTextFile(`${dir.path}/note`, "here\n");
+  const { code, stdout, stderr } = await cdebug([
+    "exec",
+    "-v",
+    `${dir.path}:/mnt:ro`,
+    web.name,
+    "sh",
+    "-c",
+    'cat "$CDEBUG_ROOTFS/mnt/note"; ! touch "$CDEBUG_ROOTFS/mnt/x"',
+  ]);
+  assertEquals([code, stdout], [0, "here\n"], stderr);
 });
 
 liveTest("exec: Linux capabilities are added and dropped", async () => {
@@ -413,10 +408,10 @@ liveTest("exec: the end of who reads the output ends the session", async () => {
       '"$1" run -A "$2" exec "$3" yes | head -n 1',
       "sh",
       Deno.execPath(),
-      new URL("../../main.ts", import.meta.url).pathname,
+      MAIN,
       web.name,
     ],
-    env: { DOCKER_HOST: Deno.env.get("CDEBUG_TEST_DOCKER_HOST")! },
+    env: userEnv(),
   });
   const { stdout, stderr } = await child.output();
   assertEquals([new TextDecoder().decode(stdout), new TextDecoder().decode(stderr)], ["y\n", ""]);

@@ -1,6 +1,7 @@
 /** `cdebug plan` and `cdebug apply` against a real daemon. */
 
 import { assert, assertEquals, assertIncludes } from "../assert.ts";
+import { temporaryFile } from "../temporary.ts";
 import { cdebug, docker, idOf, liveTest, sidecarsOf, target } from "./engine.ts";
 
 /** All that a daemon has, to see that nothing was changed. */
@@ -8,17 +9,6 @@ async function inventory(): Promise<string> {
   const lists = [["ps", "-aq"], ["images", "-q"], ["volume", "ls", "-q"], ["network", "ls", "-q"]];
   const found = await Promise.all(lists.map((list) => docker(list)));
   return found.map((text) => text.split("\n").sort().join(" ")).join("\n");
-}
-
-/** The file is removed at the end, whatever happens. */
-async function withFile(text: string, check: (file: string) => Promise<void>): Promise<void> {
-  const file = await Deno.makeTempFile({ prefix: "cdebug-test-", suffix: ".yaml" });
-  try {
-    await Deno.writeTextFile(file, text);
-    await check(file);
-  } finally {
-    await Deno.remove(file);
-  }
 }
 
 async function planOf(...argv: string[]): Promise<string> {
@@ -51,23 +41,22 @@ liveTest("apply: gives the output and exit code of the live run, from a file and
   const live = await cdebug(["exec", ...argv]);
   assertEquals(live.code, 3);
   const plan = await planOf(...argv);
-  await withFile(plan, async (file) => assertEquals(await cdebug(["apply", file]), live));
+  await using file = await temporaryFile(plan);
+  assertEquals(await cdebug(["apply", file.path]), live);
   assertEquals(await cdebug(["apply", "-"], { stdin: plan }), live);
 });
 
 liveTest("apply: a plan whose command reads stdin gets it, where the plan is a file", async () => {
   await using web = await target();
-  await withFile(await planOf("-i", web.name, "cat"), async (file) => {
-    assertEquals((await cdebug(["apply", file], { stdin: "given\n" })).stdout, "given\n");
-  });
+  await using file = await temporaryFile(await planOf("-i", web.name, "cat"));
+  assertEquals((await cdebug(["apply", file.path], { stdin: "given\n" })).stdout, "given\n");
 });
 
 liveTest("apply: ten at the same time", async () => {
   await using web = await target();
-  await withFile(await planOf(web.name, "sh", "-c", "echo ran; exit 3"), async (file) => {
-    const results = await Promise.all(Array.from({ length: 10 }, () => cdebug(["apply", file])));
-    assertEquals(results, results.map(() => ({ code: 3, stdout: "ran\n", stderr: "" })));
-  });
+  await using file = await temporaryFile(await planOf(web.name, "sh", "-c", "echo ran; exit 3"));
+  const results = await Promise.all(Array.from({ length: 10 }, () => cdebug(["apply", file.path])));
+  assertEquals(results, results.map(() => ({ code: 3, stdout: "ran\n", stderr: "" })));
 });
 
 liveTest("apply: variables that the plan leaves out come from here", async () => {
@@ -75,69 +64,66 @@ liveTest("apply: variables that the plan leaves out come from here", async () =>
   const argv = ["-e", "SECRET=hunter2", web.name, "sh", "-c", "echo $SECRET"];
   const plan = await planOf(...argv);
   assert(!plan.includes("hunter2"));
-  await withFile(plan, async (file) => {
-    const without = await cdebug(["apply", file]);
-    assertEquals(without.code, 125);
-    assertIncludes(without.stderr, 'Cannot set variable "SECRET"');
-    assertEquals((await cdebug(["apply", file], { env: { SECRET: "x" } })).stdout, "x\n");
-  });
+  await using file = await temporaryFile(plan);
+  const without = await cdebug(["apply", file.path]);
+  assertEquals(without.code, 125);
+  assertIncludes(without.stderr, 'Cannot set variable "SECRET"');
+  assertEquals((await cdebug(["apply", file.path], { env: { SECRET: "x" } })).stdout, "x\n");
   const shown = (await cdebug(["plan", "exec", "--show-values", ...argv])).stdout;
-  await withFile(shown, async (file) => assertEquals((await cdebug(["apply", file])).stdout, "hunter2\n"));
+  await using whole = await temporaryFile(shown);
+  assertEquals((await cdebug(["apply", whole.path])).stdout, "hunter2\n");
 });
 
 liveTest("apply: a target that was created or started again makes the plan stale", async () => {
   await using web = await target();
-  await withFile(await planOf(web.name, "echo", "ran"), async (file) => {
-    await docker(["restart", "-t", "0", web.name]);
-    const restarted = await cdebug(["apply", file]);
-    assertEquals([restarted.code, restarted.stdout], [125, ""]);
-    assertIncludes(restarted.stderr, "the plan is stale");
-    assertIncludes(restarted.stderr, "startedAt was ");
-    assertIncludes(restarted.stderr, `Hint: cdebug apply ${file} --retarget`);
+  await using file = await temporaryFile(await planOf(web.name, "echo", "ran"));
+  await docker(["restart", "-t", "0", web.name]);
+  const restarted = await cdebug(["apply", file.path]);
+  assertEquals([restarted.code, restarted.stdout], [125, ""]);
+  assertIncludes(restarted.stderr, "the plan is stale");
+  assertIncludes(restarted.stderr, "startedAt was ");
+  assertIncludes(restarted.stderr, `Hint: cdebug apply ${file.path} --retarget`);
 
-    const again = await cdebug(["apply", file, "--retarget"]);
-    assertEquals([again.code, again.stdout], [0, "ran\n"]);
-    assertIncludes(again.stderr, "target.startedAt: ");
+  const again = await cdebug(["apply", file.path, "--retarget"]);
+  assertEquals([again.code, again.stdout], [0, "ran\n"]);
+  assertIncludes(again.stderr, "target.startedAt: ");
 
-    await docker(["rm", "-f", web.name]);
-    await docker(["run", "-d", "--name", web.name, "cdebug-test/ordinary", "sleep", "1000000"]);
-    const created = await cdebug(["apply", file]);
-    assertEquals(created.code, 125);
-    assertIncludes(created.stderr, "id was ");
-  });
+  await docker(["rm", "-f", web.name]);
+  await docker(["run", "-d", "--name", web.name, "cdebug-test/ordinary", "sleep", "1000000"]);
+  const created = await cdebug(["apply", file.path]);
+  assertEquals(created.code, 125);
+  assertIncludes(created.stderr, "id was ");
 });
 
 liveTest("apply: --retarget runs the request on another target, and shows what differs", async () => {
   await using web = await target({ run: ["-w", "/srv"] });
   await using other = await target({ run: ["--user", "1000", "--read-only"] });
-  await withFile(await planOf(web.name, "hostname"), async (file) => {
-    const hostname = (await docker(["exec", other.name, "hostname"])).trim();
-    for (const argv of [["--retarget", other.name, file], [file, `--retarget=${other.name}`]]) {
-      const { code, stdout, stderr } = await cdebug(["apply", "--yes", ...argv]);
-      assertEquals([code, stdout], [0, `${hostname}\n`], stderr);
-      assertIncludes(stderr, `request.target: "${web.name}" → "${other.name}"`);
-      assertIncludes(stderr, "target.readOnlyRoot: false → true");
-    }
-  });
+  await using file = await temporaryFile(await planOf(web.name, "hostname"));
+  const hostname = (await docker(["exec", other.name, "hostname"])).trim();
+  for (const argv of [["--retarget", other.name, file.path], [file.path, `--retarget=${other.name}`]]) {
+    const { code, stdout, stderr } = await cdebug(["apply", "--yes", ...argv]);
+    assertEquals([code, stdout], [0, `${hostname}\n`], stderr);
+    assertIncludes(stderr, `request.target: "${web.name}" → "${other.name}"`);
+    assertIncludes(stderr, "target.readOnlyRoot: false → true");
+  }
 });
 
 liveTest("apply: rights beyond the target's are told, and need --yes where nobody can be asked", async () => {
   await using web = await target();
   const plan = await planOf("--cap-add", "NET_ADMIN", "-v", "/srv:/host:ro", web.name, "echo", "ran");
-  await withFile(plan, async (file) => {
-    const refused = await cdebug(["apply", file]);
-    assertEquals([refused.code, refused.stdout], [125, ""]);
-    for (
-      const part of [
-        "Linux capabilities NET_ADMIN",
-        "/srv of the engine's machine",
-        "Hint: --yes grants them",
-      ]
-    ) {
-      assertIncludes(refused.stderr, part);
-    }
-    assertEquals((await cdebug(["apply", "--yes", file])).stdout, "ran\n");
-  });
+  await using file = await temporaryFile(plan);
+  const refused = await cdebug(["apply", file.path]);
+  assertEquals([refused.code, refused.stdout], [125, ""]);
+  for (
+    const part of [
+      "Linux capabilities NET_ADMIN",
+      "/srv of the engine's machine",
+      "Hint: --yes grants them",
+    ]
+  ) {
+    assertIncludes(refused.stderr, part);
+  }
+  assertEquals((await cdebug(["apply", "--yes", file.path])).stdout, "ran\n");
 });
 
 liveTest("apply: bad plans are refused with path and line, and no container is created", async () => {
@@ -193,8 +179,7 @@ liveTest("apply: the plan of plans/README.md runs", async () => {
     .replace("name: web", `name: ${web.name}`)
     .replace(/\bid: \w+/, `id: ${id}`)
     .replace(/startedAt: \S+/, `startedAt: ${startedAt}`);
-  await withFile(plan, async (file) => {
-    const wanted = { code: 3, stdout: "found: more than one of processes\n", stderr: "" };
-    assertEquals(await cdebug(["apply", file]), wanted);
-  });
+  await using file = await temporaryFile(plan);
+  const wanted = { code: 3, stdout: "found: more than one of processes\n", stderr: "" };
+  assertEquals(await cdebug(["apply", file.path]), wanted);
 });

@@ -3,6 +3,7 @@
 import { assert, assertEquals, assertIncludes } from "../assert.ts";
 import { type Registry, startRegistry } from "../engines/registry.ts";
 import { run } from "../engines/debian.ts";
+import { temporaryDirectory } from "../temporary.ts";
 import { BARE, cdebug, docker, DOCKER_HOST, liveTest, target, TOOLKIT } from "./engine.ts";
 
 /** A registry that has the toolkit, and a directory for a docker client's settings. */
@@ -11,7 +12,8 @@ async function withRegistry(
 ): Promise<void> {
   await using registry = await startRegistry();
   await using web = await target({ image: BARE });
-  const config = await Deno.makeTempDir({ prefix: "cdebug-test-" });
+  await using directory = await temporaryDirectory();
+  const config = directory.path;
   const image = `${registry.address}/tools/busybox:1`;
   try {
     await docker(["tag", TOOLKIT, image]);
@@ -23,7 +25,6 @@ async function withRegistry(
     await check({ registry, image, config, web: web.name });
   } finally {
     await docker(["rmi", "-f", image]).catch(() => {});
-    await Deno.remove(config, { recursive: true });
   }
 }
 

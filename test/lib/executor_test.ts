@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertRejects } from "../assert.ts";
-import { type FakeEngine, fakeTarget, openFake } from "../fake_driver.ts";
+import { type FakeEngine, fakeSidecar, fakeTarget, openFake } from "../fake_driver.ts";
+import { temporaryDirectory } from "../temporary.ts";
 import type { Driver, Streams } from "../../lib/driver.ts";
 import { CdebugError } from "../../lib/errors.ts";
 import { type Control, type Event, execute, type Outcome } from "../../lib/executor.ts";
@@ -10,20 +11,7 @@ function planOf(sidecar: Partial<Sidecar>, session: Partial<Plan["session"]> = {
     version: 1,
     request: { command: "exec", target: "web", argv: ["true"], image: "busybox:musl" },
     target: fakeTarget(),
-    sidecars: [{
-      name: "debugger",
-      reason: "a test",
-      image: "busybox:musl",
-      pull: "missing",
-      namespaces: { network: "target", pid: "target", ipc: "own", uts: "own", user: "engine" },
-      user: "0",
-      tty: false,
-      stdin: "none",
-      shell: "sh",
-      script: "true",
-      args: [],
-      ...sidecar,
-    }],
+    sidecars: [fakeSidecar(sidecar)],
     session: { kind: "exec", attach: "debugger", detach: false, ...session },
     leaves: [],
   };
@@ -134,35 +122,30 @@ const SIGNALLED = `case $1 in
     ;;
 esac`;
 
-async function withDirectory(check: (DIR: string) => Promise<void>): Promise<void> {
-  const dir = await Deno.makeTempDir({ prefix: "cdebug-test-" });
-  try {
-    await check(dir);
-  } finally {
-    await Deno.remove(dir, { recursive: true });
-  }
-}
+Deno.test("execute() passes signals on to the command, whose exit code counts", async () => {
+  await using dir = await temporaryDirectory();
+  const run = begin(
+    planOf({ script: SIGNALLED, args: ["session"], signal: ["signal"], env: { DIR: dir.path } }),
+  );
+  await run.printed("up");
+  run.tell({ kind: "signal", name: "USR1" });
+  await run.printed("USR1");
+  run.tell({ kind: "signal", name: "TERM" });
+  assertEquals(await run.outcome, { kind: "exit", code: 9 });
+  assertEquals(run.output.stdout, "up\nUSR1\nTERM\n");
+});
 
-Deno.test("execute() passes signals on to the command, whose exit code counts", () =>
-  withDirectory(async (DIR) => {
-    const run = begin(planOf({ script: SIGNALLED, args: ["session"], signal: ["signal"], env: { DIR } }));
-    await run.printed("up");
-    run.tell({ kind: "signal", name: "USR1" });
-    await run.printed("USR1");
-    run.tell({ kind: "signal", name: "TERM" });
-    assertEquals(await run.outcome, { kind: "exit", code: 9 });
-    assertEquals(run.output.stdout, "up\nUSR1\nTERM\n");
-  }));
-
-Deno.test("execute() hangs up on a signal where the plan names no way to pass it on", () =>
-  withDirectory(async (DIR) => {
-    const run = begin(planOf({ script: SIGNALLED, args: ["session"], hangup: ["hangup"], env: { DIR } }));
-    await run.printed("up");
-    run.tell({ kind: "signal", name: "TERM" });
-    assertEquals(await run.outcome, { kind: "exit", code: 143 });
-    assertEquals(run.output.stdout, "up\nHUP\n");
-    assertEquals(run.engine.containers(), []);
-  }));
+Deno.test("execute() hangs up on a signal where the plan names no way to pass it on", async () => {
+  await using dir = await temporaryDirectory();
+  const run = begin(
+    planOf({ script: SIGNALLED, args: ["session"], hangup: ["hangup"], env: { DIR: dir.path } }),
+  );
+  await run.printed("up");
+  run.tell({ kind: "signal", name: "TERM" });
+  assertEquals(await run.outcome, { kind: "exit", code: 143 });
+  assertEquals(run.output.stdout, "up\nHUP\n");
+  assertEquals(run.engine.containers(), []);
+});
 
 Deno.test("execute() ends a lifeline with the session", async () => {
   const run = begin(planOf({ script: "echo up; cat; exit 3", stdin: "lifeline" }, { timeoutSeconds: 0.2 }));
