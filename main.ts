@@ -28,6 +28,9 @@ async function run([command, ...rest]: readonly string[]): Promise<number> {
       case "version":
         await Deno.stdout.write(new TextEncoder().encode(`cdebug ${config.version}\n`));
         return 0;
+      case "help":
+        if (rest.length > 0) return await run([...rest, "--help"]);
+        // falls through
       default: {
         const { help } = await import("./lib/commands/help.ts");
         return await help(command);

@@ -52,7 +52,11 @@ const HANGUP_GRACE_MS = 5_000;
 /** Sessions shorter than this never pay for the process that ends them should cdebug die. */
 const HANGUP_DELAY_MS = 300;
 const BROKEN_PIPE = 128 + 13;
-const KILLED = 128 + 9;
+/**
+ * What a sidecar's exit code is when it was ended from outside (`docker stop`, `docker kill`, a dead target), and
+ * its script could not tidy up; or when the command ended so, which costs one needless undo.
+ */
+const ENDED_FROM_OUTSIDE = [128 + 1, 128 + 9, 128 + 15];
 
 /**
  * Runs the plan to its end and returns how it ended: the command's exit code, or the container that goes on
@@ -158,7 +162,7 @@ class Session {
     }
     if (outcome.kind === "exit") {
       main.ended = true;
-      if (outcome.code === KILLED) this.#undo = main.spec;
+      if (ENDED_FROM_OUTSIDE.includes(outcome.code)) this.#undo = main.spec;
       return { kind: "exit", code: this.#verdict ?? outcome.code };
     }
     this.#undo = main.spec;
@@ -373,7 +377,7 @@ function resolveEnv(
       const found = value ?? lookUp(name);
       if (found === undefined) {
         throw new CdebugError(`Cannot set variable "${name}": it has no value here`, {
-          hint: `${name}=VALUE cdebug …, or make the plan with --show-values`,
+          hint: `${name}=VALUE cdebug …, or leave the variable out`,
         });
       }
       return [name, found];

@@ -151,21 +151,18 @@ inside() {
   tools=$1 workdir=$2 user=$3
   shift 3
   cd "$workdir" 2>/dev/null || fail "Cannot change to \"$workdir\": the target has no such directory; choose one with -w"
-  [ -d "${HOME:-}" ] || export HOME=/
-  unset CDEBUG_SCRIPT
-  check "$1"
-  [ -n "$user" ] || exec "$@"
+  # What the toolkit's image says of HOME is seldom true here.
+  case ${HOME:-/} in / | /root) HOME= ;; esac
 
-  group=
-  case $user in *:*) group=${user#*:} user=${user%%:*} ;; esac
-  if look_up passwd "$user"; then
+  name=${user:-0} group=
+  case $name in *:*) group=${name#*:} name=${name%%:*} ;; esac
+  if look_up passwd "$name"; then
     uid=$id gid=${rest%%:*}
     rest=${rest#*:*:}
-    HOME=${rest%%:*}
-    [ -d "$HOME" ] || HOME=/
+    HOME=${HOME:-${rest%%:*}}
   else
-    case $user in *[!0-9]* | '') fail "Cannot run as \"$user\": the target's /etc/passwd has no such user" ;; esac
-    uid=$user gid=0
+    case $name in *[!0-9]* | '') fail "Cannot run as \"$name\": the target's /etc/passwd has no such user" ;; esac
+    uid=$name gid=0
   fi
   if [ -n "$group" ]; then
     if look_up group "$group"; then
@@ -175,6 +172,11 @@ inside() {
       gid=$group
     fi
   fi
+  [ -d "$HOME" ] || HOME=/
+  export HOME
+  unset CDEBUG_SCRIPT
+  check "$1"
+  [ -n "$user" ] || exec "$@"
 
   # The toolkit's own programs: what the target has under these names must not run as root. Both take numbers
   # that the target's /etc/passwd does not know.

@@ -14,8 +14,8 @@ export const summary = "Run a command, or a shell, with your own tools in a cont
 export const usage = `cdebug exec [FLAGS] [docker://]TARGET [COMMAND [ARG...]]
 
 The command sees the target's root filesystem as /, its network and its processes; the programs of the
-toolkit's image follow the target's own on PATH. Without a command it is sh. Its exit code is cdebug's;
-125 is cdebug's own failure. When it has ended, nothing is left behind.`;
+toolkit's image follow the target's own on PATH. With -i alone it is a shell. Its exit code is cdebug's;
+125 is cdebug's own failure. Flags go before the target: what follows it is the command's.`;
 
 export const examples = `  cdebug exec -it web                          a shell in container web
   cdebug exec web ls -l /etc                   one command
@@ -52,7 +52,7 @@ export const flags = {
     type: "string",
     short: "u",
     value: "USER[:GROUP]",
-    help: "Run as a name or number of the target's",
+    help: "Run as a name or number of the target's (default root)",
   },
   workdir: {
     type: "string",
@@ -151,6 +151,9 @@ export function request(
   }
   if (values.name !== undefined && !/^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/.test(values.name)) {
     throw refused(`--name takes letters, digits, "_", "." and "-", two or more, not "${values.name}"`);
+  }
+  if (argv.length === 0 && !values.interactive) {
+    throw refused("no command is named, and a shell has no input without -i", `cdebug exec -it ${target}`);
   }
   const env = parseEnv(values, surroundings.readText);
   const volumes = values.volume?.map((volume) => absolute(volume, surroundings.cwd));
@@ -268,6 +271,7 @@ export function compile(
     leaves: [
       ...detach ? [`the debugger and its link until the command ends`] : [],
       ...request.keep ? ["the debugger's container, stopped"] : [],
+      ...mounts.map(({ source }) => `${source}, made by the engine if it was not there`),
     ],
   };
 }

@@ -85,9 +85,11 @@ Hint: start Docker, or name its daemon with DOCKER_HOST, and try again`);
   say(plan);
 
   say("\nNothing is left, neither containers nor files:");
-  const left = await docker(["ps", "-a", "--filter", "label=cdebug.session", "--format", "{{.Names}}"]);
+  const id = (await docker(["inspect", "--format", "{{.Id}}", TARGET])).trim();
+  const filter = `label=cdebug.target=${id}`;
+  const left = await docker(["ps", "-a", "--filter", filter, "--format", "{{.Names}}"]);
   const changed = await docker(["diff", TARGET]);
-  say(`$ docker ps -a --filter label=cdebug.session\n${left}$ docker diff ${TARGET}\n${changed}`);
+  say(`$ docker ps -a --filter ${filter}\n${left}$ docker diff ${TARGET}\n${changed}`);
   expect(left === "" && !changed.includes("cdebug-"), "nothing left");
   return 0;
 }

@@ -67,7 +67,7 @@ export async function apply(
   if (again) {
     const planner = await planners(saved.request.command);
     plan = planner.compile(request, target, driver.capabilities);
-    for (const line of changes(saved, plan)) note(line);
+    if (!values.quiet) { for (const line of changes(saved, plan)) note(line); }
   } else refuseStale(saved, target, file);
 
   await confirmRights(extraRights(plan), values.yes ?? false);

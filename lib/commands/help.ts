@@ -31,7 +31,9 @@ export async function help(command: string | undefined): Promise<number> {
   if (command !== undefined && !["help", "--help", "-h"].includes(command)) {
     const near = nearest(command, Object.keys(COMMANDS), 1);
     throw new CdebugError(`Cannot run "${command}": there is no such command`, {
-      hint: near.length > 0 ? `Did you mean cdebug ${near[0]}?` : "cdebug help",
+      hint: near.length > 0
+        ? `Did you mean cdebug ${near[0]}?`
+        : "cdebug exec -it NAME gives a shell in a container; cdebug help",
     });
   }
   await print(text);

@@ -13,7 +13,9 @@ export async function runPlan(plan: Plan, driver: Driver, options: { quiet: bool
   const interactive = sidecar.stdin === "open" && !detach;
   const typed = sidecar.tty && interactive;
   if (typed && !Deno.stdin.isTerminal()) {
-    throw new CdebugError("Cannot give the command a terminal: stdin is not one", { hint: "leave out -t" });
+    throw new CdebugError("Cannot give the command a terminal: stdin is not one", {
+      hint: "run it in a terminal, or without -t",
+    });
   }
 
   const listeners = new Set<(control: Control) => void>();

@@ -105,16 +105,20 @@ liveTest("cleanup: after 5 sessions whose cdebug was killed with SIGKILL", async
   }
 });
 
-liveTest("cleanup: after the sidecar was killed", async () => {
-  await using web = await target({ image: BARE });
-  const root = await rootOf(web.name);
-  const { code } = await whenUp(web, async () => {
-    const [sidecar] = await sidecarsOf(await idOf(web.name));
-    await docker(["kill", sidecar!]);
+for (const [command, wanted] of [[["kill"], 137], [["stop"], 143], [["rm", "-f"], 137]] as const) {
+  liveTest(`cleanup: after docker ${command.join(" ")} of the sidecar`, async () => {
+    await using web = await target({ image: BARE });
+    const root = await rootOf(web.name);
+    for (const flags of [[], ["-i"]]) {
+      const { code } = await whenUp(web, async () => {
+        const [sidecar] = await sidecarsOf(await idOf(web.name));
+        await docker([...command, sidecar!]);
+      }, flags);
+      assertEquals(code, wanted);
+      await assertClean(web, root);
+    }
   });
-  assertEquals(code, 137);
-  await assertClean(web, root);
-});
+}
 
 liveTest("cleanup: the next session sweeps the link of one that was killed with everything", async () => {
   await using web = await target();

@@ -167,34 +167,39 @@ liveTest("exec: what cdebug cannot do is 125, a clear line, a hint, and nothing 
   await using web = await target();
   const cases: [string[], string, string, Record<string, string>?][] = [
     [["exec", `${web.name}x`, "true"], `Cannot find target "${web.name}x"`, `Did you mean ${web.name}?`],
-    [["exec", "--imagee", "x", web.name], "unknown flag --imagee", "Did you mean --image?"],
+    [["exec", "--imagee", "x", web.name, "true"], "unknown flag --imagee", "Did you mean --image?"],
     [["exec"], "no target is named", "docker ps"],
-    [["exce", web.name], 'Cannot run "exce"', "Did you mean cdebug exec?"],
-    [["exec", "podmann://x"], 'unknown scheme "podmann"', "docker://"],
-    [["exec", "--runtime", "/no/docker.sock", web.name], "there is no such socket", "--runtime"],
-    [["exec", "--runtime", "tcp://127.0.0.1:2", web.name], "nobody listens there", "start the daemon"],
-    [["exec", "--runtime", "ftp://x", web.name], "not a Docker daemon's address", "unix://"],
+    [["exec", web.name], "no command is named", `cdebug exec -it ${web.name}`],
+    [["exce", web.name, "true"], 'Cannot run "exce"', "Did you mean cdebug exec?"],
+    [["exec", "podmann://x", "true"], 'unknown scheme "podmann"', "docker://"],
+    [["exec", "--runtime", "/no/docker.sock", web.name, "true"], "there is no such socket", "--runtime"],
     [
-      ["exec", "--pull", "never", "--image", "no/such", web.name],
+      ["exec", "--runtime", "tcp://127.0.0.1:2", web.name, "true"],
+      "nobody listens there",
+      "start the daemon",
+    ],
+    [["exec", "--runtime", "ftp://x", web.name, "true"], "not a Docker daemon's address", "unix://"],
+    [
+      ["exec", "--pull", "never", "--image", "no/such", web.name, "true"],
       "the daemon does not have it",
       "docker pull",
     ],
     [
-      ["exec", "--image", "127.0.0.1:2/no/such", web.name],
+      ["exec", "--image", "127.0.0.1:2/no/such", web.name, "true"],
       'Cannot pull "127.0.0.1:2/no/such"',
       "docker pull",
     ],
-    [["exec", "--image", "Not An Image", web.name], '"Not An Image"', ""],
-    [["exec", "--image", BARE, web.name], "it has no shell", "busybox:musl"],
-    [["exec", "--entrypoint", "/no/sh", web.name], "it has no shell", "--entrypoint"],
+    [["exec", "--image", "Not An Image", web.name, "true"], '"Not An Image"', ""],
+    [["exec", "--image", BARE, web.name, "true"], "it has no shell", "busybox:musl"],
+    [["exec", "--entrypoint", "/no/sh", web.name, "true"], "it has no shell", "--entrypoint"],
     [["exec", "-w", "/no/where", web.name, "true"], 'Cannot change to "/no/where"', ""],
-    [["exec", "--env-file", "/no/file", web.name], 'Cannot read "/no/file"', ""],
-    [["exec", "-it", web.name], "stdin is not one", "leave out -t"],
+    [["exec", "--env-file", "/no/file", web.name, "true"], 'Cannot read "/no/file"', ""],
+    [["exec", "-it", web.name], "stdin is not one", "without -t"],
     [["exec", "--cap-add", "NONSENSE", web.name, "true"], "NONSENSE", ""],
     [["exec", "--platform", "linux/none", "--pull", "never", web.name, "true"], "linux/none", ""],
     [["apply", "/no/plan.yaml"], 'Cannot read plan "/no/plan.yaml"', ""],
-    [["plan", "exce", web.name], 'Cannot plan "exce"', "cdebug plan exec"],
-    [["exec", web.name], "no such context", "docker context ls", {
+    [["plan", "exce", web.name, "true"], 'Cannot plan "exce"', "cdebug plan exec"],
+    [["exec", web.name, "true"], "no such context", "docker context ls", {
       DOCKER_HOST: "",
       DOCKER_CONTEXT: "nowhere",
     }],
@@ -297,6 +302,16 @@ liveTest("exec: the working directory is the target's, or the one asked for", as
   await using web = await target({ run: ["-w", "/srv"] });
   assertEquals((await cdebug(["exec", web.name, "pwd"])).stdout, "/srv\n");
   assertEquals((await cdebug(["exec", "-w", "/tmp", web.name, "pwd"])).stdout, "/tmp\n");
+});
+
+liveTest("exec: HOME is that of the user in the target", async () => {
+  await using web = await target();
+  const home = async (...flags: string[]) =>
+    (await cdebug(["exec", ...flags, web.name, "sh", "-c", "echo $HOME"])).stdout.trim();
+  assertEquals(await home(), "/root");
+  assertEquals(await home("-u", "web"), "/home/web");
+  assertEquals(await home("-u", "4711"), "/");
+  assertEquals(await home("-e", "HOME=/srv"), "/srv");
 });
 
 liveTest("exec: volumes are mounted into the toolkit", async () => {

@@ -53,14 +53,14 @@ golden("exec_all_flags", () =>
     ...["web", "--", "echo", "a  b", "it's", "$x", '"q"', "", "*", "ü", "tab\there\nnewline", "- x: y #"],
   ]));
 
-Deno.test("exec: without a command it is sh", pure, () => {
-  assertEquals(request(["web"]).argv, ["sh"]);
+Deno.test("exec: with -i and without a command it is sh", pure, () => {
+  assertEquals(request(["-i", "web"]).argv, ["sh"]);
 });
 
 Deno.test("exec: the toolkit is --image, else CDEBUG_IMAGE, else busybox", pure, () => {
-  assertEquals(request(["web"]).image, "docker.io/library/busybox:musl");
-  assertEquals(request(["web"], { ...around, image: "mine" }).image, "mine");
-  assertEquals(request(["--image", "other", "web"], { ...around, image: "mine" }).image, "other");
+  assertEquals(request(["-i", "web"]).image, "docker.io/library/busybox:musl");
+  assertEquals(request(["-i", "web"], { ...around, image: "mine" }).image, "mine");
+  assertEquals(request(["-i", "--image", "other", "web"], { ...around, image: "mine" }).image, "other");
 });
 
 Deno.test("exec: what is typed is never part of the script", pure, () => {
@@ -74,7 +74,7 @@ Deno.test("exec: compiling again gives the same plan", pure, () => {
 });
 
 Deno.test("exec: variables of files come first, flags win", pure, () => {
-  assertEquals(request(["--env-file", "vars", "-e", "A=2", "web"]).env, { A: "2", B: null, C: "x=y" });
+  assertEquals(request(["--env-file", "vars", "-e", "A=2", "web", "ls"]).env, { A: "2", B: null, C: "x=y" });
 });
 
 Deno.test("exec: -e PATH is the command's, not the toolkit's", pure, () => {
@@ -86,19 +86,20 @@ Deno.test("exec: -e PATH is the command's, not the toolkit's", pure, () => {
 Deno.test("exec: contradictions and nonsense are refused, with what to type", pure, () => {
   const refusals: [string[], string][] = [
     [[], "no target is named"],
-    [["-d", "--timeout", "5", "web"], "--timeout cannot end a detached session"],
-    [["--timeout", "soon", "web"], '--timeout takes a time such as 30s or 5m, not "soon"'],
-    [["--timeout", "0", "web"], "--timeout takes a time"],
-    [["--timeout", "999999h", "web"], "--timeout takes a time"],
-    [["-e", "=x", "web"], '"=x" is not a variable'],
-    [["-e", "A B=x", "web"], '"A B=x" is not a variable'],
-    [["-v", "data", "web"], '"data" is not a volume'],
-    [["-v", "data:relative", "web"], '"data:relative" is not a volume'],
-    [["-v", "data:/x:rx", "web"], '"data:/x:rx" is not a volume'],
-    [["--cap-add", "A,,B", "web"], "is not a Linux capability"],
-    [["--image", "", "web"], "--image needs a value, IMAGE"],
-    [["--name", "a b", "web"], "--name takes"],
+    [["web"], "no command is named, and a shell has no input without -i"],
+    [["-d", "--timeout", "5", "web", "true"], "--timeout cannot end a detached session"],
+    [["--timeout", "soon", "web", "true"], '--timeout takes a time such as 30s or 5m, not "soon"'],
+    [["--timeout", "0", "web", "true"], "--timeout takes a time"],
+    [["--timeout", "999999h", "web", "true"], "--timeout takes a time"],
+    [["-e", "=x", "web", "true"], '"=x" is not a variable'],
+    [["-e", "A B=x", "web", "true"], '"A B=x" is not a variable'],
+    [["-v", "data", "web", "true"], '"data" is not a volume'],
+    [["-v", "data:relative", "web", "true"], '"data:relative" is not a volume'],
+    [["-v", "data:/x:rx", "web", "true"], '"data:/x:rx" is not a volume'],
+    [["--cap-add", "A,,B", "web", "true"], "is not a Linux capability"],
+    [["--image", "", "web", "true"], "--image needs a value, IMAGE"],
+    [["--name", "a b", "web", "true"], "--name takes"],
   ];
   for (const [argv, text] of refusals) assertThrows(() => compile(argv), CdebugError, text);
-  assertThrows(() => compile(["-e", "PATH", "web"]), CdebugError, "-e PATH needs its value");
+  assertThrows(() => compile(["-e", "PATH", "web", "true"]), CdebugError, "-e PATH needs its value");
 });
