@@ -1,11 +1,15 @@
 /** Whatever ends a session: no container is left, and the target's root is as it was. `target()` asserts both. */
 
-import { assert, assertEquals } from "../assert.ts";
+import { assert, assertEquals, assertIncludes } from "../assert.ts";
 import { poll } from "../engines/debian.ts";
+import { startDocker } from "../engines/docker.ts";
+import { importBare, importToolkit } from "../engines/images.ts";
+import { temporaryDirectory } from "../temporary.ts";
 import {
   BARE,
   cdebug,
   docker,
+  DOCKER_HOST,
   hangupProcess,
   idOf,
   liveTest,
@@ -14,6 +18,7 @@ import {
   spawn,
   target,
   type TestTarget,
+  TOOLKIT,
 } from "./engine.ts";
 
 /** A session that prints "up" and then goes on for ever. */
@@ -156,3 +161,73 @@ liveTest("cleanup: sidecars carry the labels that name them", async () => {
     child.kill("SIGTERM");
   });
 });
+
+liveTest("cleanup: after the daemon was restarted under a session", async () => {
+  await using engine = await startDocker();
+  await importBare(engine.docker, BARE);
+  await importToolkit(engine.docker, TOOLKIT);
+  await engine.docker(["run", "-d", "--name", "web", BARE, "/server"]);
+  const root = await engine.docker(["diff", "web"]);
+  const child = spawn(["exec", "web", ...ENDLESS], { env: { DOCKER_HOST: engine.host } });
+  const reader = child.stdout.getReader();
+  await reader.read();
+  await engine.restart();
+  while (!(await reader.read()).done);
+  assertEquals([(await child.status).code, await new Response(child.stderr).text()], [143, ""]);
+  assertEquals(await engine.docker(["ps", "-aq", "--filter", "label=cdebug.session"]), "");
+  await engine.docker(["start", "web"]);
+  assertEquals(await engine.docker(["diff", "web"]), root);
+});
+
+liveTest("cleanup: after the connection to the daemon was cut, by the sidecar itself", async () => {
+  await using web = await target({ image: BARE });
+  const root = await rootOf(web.name);
+  await using proxy = await startProxy();
+  const child = spawn(["exec", web.name, ...ENDLESS], { env: { DOCKER_HOST: proxy.host } });
+  const reader = child.stdout.getReader();
+  await reader.read();
+  proxy.cut();
+  while (!(await reader.read()).done);
+  const stderr = await new Response(child.stderr).text();
+  assertEquals((await child.status).code, 125, stderr);
+  assertIncludes(stderr, "Cannot follow the session: the connection to the Docker daemon is lost");
+  assertIncludes(stderr, "Hint: docker rm -f cdebug-");
+  assert(!/^\s+at /m.test(stderr), stderr);
+  await assertClean(web, root);
+});
+
+/** A socket that leads to the daemon until it is cut. */
+async function startProxy() {
+  const directory = await temporaryDirectory();
+  const path = `${directory.path}/docker.sock`;
+  const listener = Deno.listen({ transport: "unix", path });
+  const connections = new Set<Deno.Conn>();
+  const copy = async (from: Deno.Conn, to: Deno.Conn) => {
+    const buffer = new Uint8Array(65536);
+    for (let count; (count = await from.read(buffer)) !== null;) {
+      for (let done = 0; done < count;) done += await to.write(buffer.subarray(done, count));
+    }
+    await to.closeWrite();
+  };
+  const accepting = (async () => {
+    for await (const near of listener) {
+      const far = await Deno.connect({ transport: "unix", path: DOCKER_HOST!.replace("unix://", "") });
+      connections.add(near).add(far);
+      copy(near, far).catch(() => {});
+      copy(far, near).catch(() => {});
+    }
+  })();
+  const cut = () => {
+    for (const connection of connections) connection.close();
+    connections.clear();
+    listener.close();
+  };
+  return {
+    host: `unix://${path}`,
+    cut,
+    async [Symbol.asyncDispose]() {
+      await accepting;
+      await directory[Symbol.asyncDispose]();
+    },
+  };
+}
