@@ -95,9 +95,10 @@ export async function openDriver(
   address: string | undefined,
 ): Promise<Driver> {
   switch (engine) {
-    case "docker": {
+    case "docker":
+    case "podman": {
       const { openDocker } = await import("./drivers/docker/driver.ts");
-      return await openDocker(address);
+      return await openDocker(engine, address);
     }
   }
 }

@@ -27,7 +27,7 @@ export interface Ref {
 }
 
 /** The engines there is a driver for; each is also the scheme of its refs. */
-export const ENGINES = ["docker"] as const;
+export const ENGINES = ["docker", "podman"] as const;
 export type Engine = typeof ENGINES[number];
 
 /** Reads `[SCHEME://]NAME`. Throws CdebugError for a scheme without a driver, or a name that cannot be one. */
@@ -51,7 +51,7 @@ export function parseRef(text: string): Ref {
   if (!/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(rest!)) {
     throw new CdebugError(
       `Cannot find target "${text}": "${rest}" is not a container's name or ID`,
-      { hint: "docker ps  lists the containers" },
+      { hint: `${engine} ps  lists the containers` },
     );
   }
   return { engine, name: rest! };

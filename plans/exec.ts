@@ -11,7 +11,7 @@ const DEFAULT_IMAGE = "docker.io/library/busybox:musl";
 
 export const summary = "Run a command, or a shell, with your own tools in a container";
 
-export const usage = `cdebug exec [FLAGS] [docker://]TARGET [COMMAND [ARG...]]
+export const usage = `cdebug exec [FLAGS] [docker://|podman://]TARGET [COMMAND [ARG...]]
 
 The command sees the target's root filesystem as /, its network and its processes; the programs of the
 toolkit's image follow the target's own on PATH. With -i alone it is a shell. Its exit code is cdebug's;
@@ -123,7 +123,7 @@ export const flags = {
   runtime: {
     type: "string",
     value: "ADDRESS",
-    help: "The engine's socket or URL (default as the docker client finds it)",
+    help: "The engine's socket or URL (default as its own client finds it)",
   },
 } as const;
 

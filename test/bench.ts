@@ -17,9 +17,9 @@ interface Comparison {
 }
 
 await using engine = await startDocker();
-await importBare(engine.docker, BARE);
-await importToolkit(engine.docker, TOOLKIT);
-await engine.docker(["run", "-d", "--name", "web", BARE, "/server"]);
+await importBare(engine.client, BARE);
+await importToolkit(engine.client, TOOLKIT);
+await engine.client(["run", "-d", "--name", "web", BARE, "/server"]);
 const empty = await Deno.makeTempFile({ suffix: ".ts" });
 
 const comparisons: Comparison[] = [

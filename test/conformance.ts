@@ -118,6 +118,8 @@ export function conformance(engine: string, open: (() => Promise<Subject>) | und
       stdout: (chunk) => Promise.resolve(void (stdout += new TextDecoder().decode(chunk))),
     });
     assertEquals([await second.exit, stdout], [4, "beside\n"]);
+    const third = await subject.driver.exec(first.id, ["sh", "-c", "exit 5"], {});
+    assertEquals(await third.exit, 5);
     await subject.driver.remove(first.id);
     await first.exit.catch(() => {});
   });

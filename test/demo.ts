@@ -6,7 +6,8 @@
 import { MAIN, TOOLKIT } from "./e2e/engine.ts";
 import { hasProgram, obstacle, run, say } from "./engines/debian.ts";
 import { startDocker } from "./engines/docker.ts";
-import { type Docker, importBare, importToolkit } from "./engines/images.ts";
+import type { Client } from "./engines/engine.ts";
+import { importBare, importToolkit } from "./engines/images.ts";
 
 const TARGET = `cdebug-demo-${crypto.randomUUID().slice(0, 8)}`;
 
@@ -15,7 +16,7 @@ Deno.exit(await demo());
 async function demo(): Promise<number> {
   await using owned = new AsyncDisposableStack();
   const found = await findDocker();
-  let docker: Docker;
+  let docker: Client;
   const env: Record<string, string> = {};
   if (found) docker = found;
   else {
@@ -30,7 +31,7 @@ Hint: start Docker, or name its daemon with DOCKER_HOST, and try again`);
     );
     say("with a socket, data and a bridge of its own, which are removed at the end.");
     const engine = owned.use(await startDocker());
-    docker = engine.docker;
+    docker = engine.client;
     env["DOCKER_HOST"] = engine.host;
   }
 
@@ -95,14 +96,14 @@ Hint: start Docker, or name its daemon with DOCKER_HOST, and try again`);
 }
 
 /** The docker client, if it is there and finds a daemon. */
-async function findDocker(): Promise<Docker | undefined> {
+async function findDocker(): Promise<Client | undefined> {
   if (!await hasProgram("docker")) return undefined;
-  const docker: Docker = (args, stdin) => run("docker", args, stdin ? { stdin } : {});
+  const docker: Client = (args, stdin) => run("docker", args, stdin ? { stdin } : {});
   return await docker(["info"]).then(() => docker, () => undefined);
 }
 
 /** busybox:musl if it is there or can be pulled; else one made of Debian's busybox-static. */
-async function toolkit(docker: Docker, owned: AsyncDisposableStack): Promise<string> {
+async function toolkit(docker: Client, owned: AsyncDisposableStack): Promise<string> {
   if (await docker(["image", "inspect", TOOLKIT]).then(() => true, () => false)) return TOOLKIT;
   if (await docker(["pull", "-q", TOOLKIT]).then(() => true, () => false)) {
     owned.defer(async () => void await docker(["rmi", TOOLKIT]).catch(() => {}));

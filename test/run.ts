@@ -3,16 +3,22 @@
  * `N passed, N failed`, and how many were skipped if any were.
  *
  * Where an engine cannot be started, its tests are skipped with the reason; with `CI=true`, or where `CDEBUG_E2E`
- * names it (`docker`, `all`), that is a failure. Arguments are passed on to `deno test`.
+ * names it (`docker`, `podman`, `all`), that is a failure. Arguments are passed on to `deno test`.
  */
 
-import { BARE, ORDINARY, TOOLKIT } from "./e2e/engine.ts";
+import { BARE, HOSTS, ORDINARY, TOOLKIT } from "./e2e/engine.ts";
 import { install, obstacle, say } from "./engines/debian.ts";
 import { startDocker } from "./engines/docker.ts";
+import type { Engine } from "./engines/engine.ts";
 import { importBare, importOrdinary, importToolkit } from "./engines/images.ts";
+import { startPodman } from "./engines/podman.ts";
+import { ENGINES } from "../lib/target.ts";
 
+const START: Record<typeof ENGINES[number], () => Promise<Engine>> = {
+  docker: startDocker,
+  podman: startPodman,
+};
 const asked = Deno.env.get("CI") === "true" ? ["all"] : (Deno.env.get("CDEBUG_E2E") ?? "").split(",");
-const required = asked.includes("all") || asked.includes("docker");
 
 let child: Deno.ChildProcess | undefined;
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
@@ -25,21 +31,24 @@ Deno.exit(await runTests());
 async function runTests(): Promise<number> {
   await using engines = new AsyncDisposableStack();
   const env: Record<string, string> = { NO_COLOR: "1" };
-  let startFailed = 0;
-  try {
-    const why = await obstacle();
-    if (why) throw new Error(why);
-    say("starting a Docker daemon for the tests");
-    await install({ tmux: "tmux", pgrep: "procps" });
-    const engine = engines.use(await startDocker());
-    await importBare(engine.docker, BARE);
-    await importOrdinary(engine.docker, ORDINARY);
-    await importToolkit(engine.docker, TOOLKIT);
-    env["CDEBUG_TEST_DOCKER_HOST"] = engine.host;
-  } catch (error) {
-    const text = error instanceof Error ? error.message : String(error);
-    if (required) startFailed = 1;
-    say(`The live tests on docker ${required ? "cannot run" : "are skipped"}: ${text}`);
+  let missing = 0;
+  for (const name of ENGINES) {
+    try {
+      const why = await obstacle();
+      if (why) throw new Error(why);
+      say(`starting ${name} for the tests`);
+      await install({ tmux: "tmux", pgrep: "procps" });
+      const engine = engines.use(await START[name]());
+      await importBare(engine.client, BARE);
+      await importOrdinary(engine.client, ORDINARY);
+      await importToolkit(engine.client, TOOLKIT);
+      env[HOSTS[name]] = engine.host;
+    } catch (error) {
+      const required = asked.includes("all") || asked.includes(name);
+      if (required) missing++;
+      const text = error instanceof Error ? error.message : String(error);
+      say(`The live tests on ${name} ${required ? "cannot run" : "are skipped"}: ${text}`);
+    }
   }
 
   child = new Deno.Command(Deno.execPath(), {
@@ -60,7 +69,7 @@ async function runTests(): Promise<number> {
     Number(new RegExp(`\\b(\\d+) ${word}\\b(?!.*\\d+ ${word}\\b)`, "s").exec(tail)?.[1] ?? 0);
   const [passed, skipped] = [count("passed"), count("ignored")];
   // What ends the test runner without a failed test, a type error for one, is a failure too.
-  const failed = (code === 0 ? 0 : Math.max(1, count("failed"))) + startFailed;
+  const failed = (code === 0 ? 0 : Math.max(1, count("failed"))) + missing;
   await engines.disposeAsync();
   await Deno.stdout.write(
     new TextEncoder().encode(

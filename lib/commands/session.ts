@@ -50,7 +50,7 @@ export async function runPlan(plan: Plan, driver: Driver, options: { quiet: bool
         printer.print({
           kind: "left",
           what: `container ${container}, perhaps`,
-          hint: `docker rm -f ${container}`,
+          hint: `${plan.target.engine} rm -f ${container}`,
         });
       }
       left.resolve(128 + SIGNALS.INT);
@@ -72,7 +72,7 @@ export async function runPlan(plan: Plan, driver: Driver, options: { quiet: bool
     restoreTerminal();
     if (outcome.kind === "detached") {
       if (detach) await print(outcome.container + "\n");
-      else printer.note(`Detached; docker attach ${outcome.container} goes back`);
+      else printer.note(`Detached; ${plan.target.engine} attach ${outcome.container} goes back`);
       return 0;
     }
     return outcome.code;

@@ -164,19 +164,19 @@ liveTest("cleanup: sidecars carry the labels that name them", async () => {
 
 liveTest("cleanup: after the daemon was restarted under a session", async () => {
   await using engine = await startDocker();
-  await importBare(engine.docker, BARE);
-  await importToolkit(engine.docker, TOOLKIT);
-  await engine.docker(["run", "-d", "--name", "web", BARE, "/server"]);
-  const root = await engine.docker(["diff", "web"]);
+  await importBare(engine.client, BARE);
+  await importToolkit(engine.client, TOOLKIT);
+  await engine.client(["run", "-d", "--name", "web", BARE, "/server"]);
+  const root = await engine.client(["diff", "web"]);
   const child = spawn(["exec", "web", ...ENDLESS], { env: { DOCKER_HOST: engine.host } });
   const reader = child.stdout.getReader();
   await reader.read();
   await engine.restart();
   while (!(await reader.read()).done);
   assertEquals([(await child.status).code, await new Response(child.stderr).text()], [143, ""]);
-  assertEquals(await engine.docker(["ps", "-aq", "--filter", "label=cdebug.session"]), "");
-  await engine.docker(["start", "web"]);
-  assertEquals(await engine.docker(["diff", "web"]), root);
+  assertEquals(await engine.client(["ps", "-aq", "--filter", "label=cdebug.session"]), "");
+  await engine.client(["start", "web"]);
+  assertEquals(await engine.client(["diff", "web"]), root);
 });
 
 liveTest("cleanup: after the connection to the daemon was cut, by the sidecar itself", async () => {

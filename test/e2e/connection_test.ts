@@ -49,9 +49,9 @@ liveTest("connection: over TCP with certificates of both sides", async () => {
     `--tlscert=${dir}/server.pem`,
     `--tlskey=${dir}/server.key`,
   ]);
-  await importBare(engine.docker, BARE);
-  await importToolkit(engine.docker, TOOLKIT);
-  await engine.docker(["run", "-d", "--name", "web", BARE, "/server"]);
+  await importBare(engine.client, BARE);
+  await importToolkit(engine.client, TOOLKIT);
+  await engine.client(["run", "-d", "--name", "web", BARE, "/server"]);
   const exec = (env: Record<string, string>, stdin?: string) =>
     cdebug(["exec", "-i", "web", "sh", "-c", "cat; echo found"], {
       env: { DOCKER_HOST: `tcp://127.0.0.1:${port}`, ...env },

@@ -1,13 +1,31 @@
-/** The Docker daemon of the live ring, and cdebug run against it as a user runs it. */
+/** The engines of the live ring, and cdebug run against them as a user runs it. */
 
 import { poll, run } from "../engines/debian.ts";
 import { dockerClient } from "../engines/docker.ts";
-import type { Docker } from "../engines/images.ts";
+import type { Client } from "../engines/engine.ts";
+import { podmanClient } from "../engines/podman.ts";
 import { assertEquals } from "../assert.ts";
+import type { Engine } from "../../lib/target.ts";
+import { temporaryDirectory } from "../temporary.ts";
 
-/** The daemon that `deno task test` has started; undefined where the live ring is skipped. */
-export const DOCKER_HOST = Deno.env.get("CDEBUG_TEST_DOCKER_HOST");
-export const docker: Docker = dockerClient(DOCKER_HOST ?? "");
+/** Where `deno task test` says which engines it has started; one that is not there has its tests skipped. */
+export const HOSTS: Readonly<Record<Engine, string>> = {
+  docker: "CDEBUG_TEST_DOCKER_HOST",
+  podman: "CDEBUG_TEST_PODMAN_HOST",
+};
+export const DOCKER_HOST = Deno.env.get(HOSTS.docker);
+export const PODMAN_HOST = Deno.env.get(HOSTS.podman);
+export const docker: Client = dockerClient(DOCKER_HOST ?? "");
+
+/** A live engine by its name; undefined where it is not there. */
+export function engineOf(name: Engine): { host: string; client: Client } | undefined {
+  const host = Deno.env.get(HOSTS[name]);
+  if (host === undefined) return undefined;
+  return {
+    host,
+    client: name === "docker" ? docker : podmanClient(host.replace(/^unix:\/\/(.*)\/[^/]*$/, "$1")),
+  };
+}
 
 export const TOOLKIT = "docker.io/library/busybox:musl";
 export const ORDINARY = "cdebug-test/ordinary";
@@ -22,14 +40,20 @@ export interface Result {
   readonly stderr: string;
 }
 
-/** Registers a test that needs the live engine. */
-export function liveTest(name: string, fn: () => Promise<void>): void {
-  Deno.test({ name, ignore: DOCKER_HOST === undefined, fn });
+/** Registers a test that needs a live engine. */
+export function liveTest(name: string, fn: () => Promise<void>, engine: Engine = "docker"): void {
+  Deno.test({ name, ignore: engineOf(engine) === undefined, fn });
 }
 
-/** The environment of a user whose docker client has no settings of its own. */
+/** The environment of a user whose engines' clients have no settings of their own. */
 export function userEnv(extra: Record<string, string> = {}): Record<string, string> {
-  return { DOCKER_HOST: DOCKER_HOST!, DOCKER_CONFIG: "/nonexistent", NO_COLOR: "1", ...extra };
+  return {
+    DOCKER_HOST: DOCKER_HOST ?? "",
+    CONTAINER_HOST: PODMAN_HOST ?? "",
+    DOCKER_CONFIG: "/nonexistent",
+    NO_COLOR: "1",
+    ...extra,
+  };
 }
 
 export interface RunOptions {
@@ -67,6 +91,8 @@ export async function cdebug(args: readonly string[], options: RunOptions = {}):
 
 export interface TestTarget extends AsyncDisposable {
   readonly name: string;
+  /** As a user names it. */
+  readonly ref: string;
 }
 
 /**
@@ -74,31 +100,34 @@ export interface TestTarget extends AsyncDisposable {
  * sidecar may be left: every live test asserts that.
  */
 export async function target(
-  options: { image?: string; run?: readonly string[]; command?: readonly string[] } = {},
+  options: { engine?: Engine; image?: string; run?: readonly string[]; command?: readonly string[] } = {},
 ): Promise<TestTarget> {
+  const { engine = "docker", image = ORDINARY } = options;
+  const { client } = engineOf(engine)!;
   const name = `target-${crypto.randomUUID().slice(0, 8)}`;
-  const image = options.image ?? ORDINARY;
   const command = options.command ?? (image === BARE ? ["/server"] : ["sleep", "1000000"]);
-  await docker(["run", "-d", "--name", name, ...options.run ?? [], image, ...command]);
-  const id = await idOf(name);
-  const before = await rootOf(name);
+  await client(["run", "-d", "--name", name, ...options.run ?? [], image, ...command]);
+  const id = await idOf(name, client);
+  const before = await rootOf(name, client);
   return {
     name,
+    ref: `${engine}://${name}`,
     async [Symbol.asyncDispose]() {
       try {
-        await poll(async () => assertEquals(await sidecarsOf(id), []));
-        if (await docker(["inspect", name]).then(() => true, () => false)) {
-          assertEquals(await rootOf(name), before);
+        await poll(async () => assertEquals(await sidecarsOf(id, client), []));
+        if (await client(["inspect", name]).then(() => true, () => false)) {
+          assertEquals(await rootOf(name, client), before);
         }
       } finally {
-        await docker(["rm", "-f", "-v", name]).catch(() => {});
+        await client(["kill", name]).catch(() => {}); // rm of some engines asks it to stop, and waits
+        await client(["rm", "-f", "-v", name]).catch(() => {});
       }
     },
   };
 }
 
-export async function idOf(name: string): Promise<string> {
-  return (await docker(["inspect", "--format", "{{.Id}}", name])).trim();
+export async function idOf(name: string, client = docker): Promise<string> {
+  return (await client(["inspect", "--format", "{{.Id}}", name])).trim();
 }
 
 /** Waits until the process that ends an interactive session, should cdebug die, runs beside the target's sidecar. */
@@ -111,20 +140,16 @@ export async function hangupProcess(name: string): Promise<void> {
 }
 
 /** The containers that cdebug has added to a target, by its ID; running or not. */
-export async function sidecarsOf(id: string): Promise<string[]> {
-  const names = await docker(["ps", "-a", "--filter", `label=cdebug.target=${id}`, "--format", "{{.Names}}"]);
+export async function sidecarsOf(id: string, client = docker): Promise<string[]> {
+  const names = await client(["ps", "-a", "--filter", `label=cdebug.target=${id}`, "--format", "{{.Names}}"]);
   return names.split("\n").filter(Boolean);
 }
 
 /** What is in a container's `/`, running or stopped, without its tools' help. */
-export async function rootOf(name: string): Promise<string[]> {
-  const host = DOCKER_HOST!;
-  const listing = await run("sh", [
-    "-c",
-    'docker --host "$1" export "$2" | tar -t | grep -v "/." ; true',
-    "sh",
-    host,
-    name,
-  ]);
-  return listing.split("\n").filter(Boolean).sort();
+export async function rootOf(name: string, client = docker): Promise<string[]> {
+  await using directory = await temporaryDirectory();
+  const archive = `${directory.path}/root.tar`;
+  await client(["export", "-o", archive, name]);
+  const paths = (await run("tar", ["-tf", archive])).split("\n").map((path) => path.replace(/^\.\//, ""));
+  return paths.filter((path) => path !== "" && !/\/./.test(path)).sort();
 }

@@ -176,9 +176,9 @@ liveTest("exec: what cdebug cannot do is 125, a clear line, a hint, and nothing 
     [
       ["exec", "--runtime", "tcp://127.0.0.1:2", web.name, "true"],
       "nobody listens there",
-      "start the daemon",
+      "start it",
     ],
-    [["exec", "--runtime", "ftp://x", web.name, "true"], "not a Docker daemon's address", "unix://"],
+    [["exec", "--runtime", "ftp://x", web.name, "true"], "not an engine's address", "unix://"],
     [
       ["exec", "--pull", "never", "--image", "no/such", web.name, "true"],
       "the daemon does not have it",

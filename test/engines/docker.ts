@@ -1,18 +1,15 @@
 /** A Docker daemon of the tests' own: its sockets, data, bridge and process are nobody else's. */
 
 import { Daemon, install, run } from "./debian.ts";
-import type { Docker } from "./images.ts";
+import { bridgeName, type Client, type Engine, freeSubnet, removeDirectory } from "./engine.ts";
 
-export interface DockerEngine extends AsyncDisposable {
-  /** For `DOCKER_HOST`. */
-  readonly host: string;
-  readonly docker: Docker;
+export interface DockerEngine extends Engine {
   /** Stops the daemon and starts it again on the same data. */
   restart(): Promise<void>;
 }
 
 /** The docker client, against the daemon at `host`. */
-export function dockerClient(host: string): Docker {
+export function dockerClient(host: string): Client {
   return (args, stdin) =>
     run("docker", args, {
       env: { DOCKER_HOST: host, DOCKER_CONTEXT: "" },
@@ -34,9 +31,8 @@ export async function startDocker(args: readonly string[] = []): Promise<DockerE
   });
   const dir = await Deno.makeTempDir({ prefix: "cdebug-docker-" });
   const host = `unix://${dir}/docker.sock`;
-  const docker = dockerClient(host);
-  // Interface names have 15 characters at most.
-  const bridge = `cdbg${crypto.randomUUID().slice(0, 8)}`;
+  const client = dockerClient(host);
+  const bridge = bridgeName();
   const subnet = await freeSubnet();
   const link = async (...args: string[]) => await run("ip", ["link", ...args]);
 
@@ -63,7 +59,7 @@ export async function startDocker(args: readonly string[] = []): Promise<DockerE
       ...args,
     ], `${dir}/log`);
     try {
-      await daemon.ready(() => docker(["version"]));
+      await daemon.ready(() => client(["version"]));
     } catch (error) {
       await daemon[Symbol.asyncDispose]();
       throw error;
@@ -72,8 +68,7 @@ export async function startDocker(args: readonly string[] = []): Promise<DockerE
   };
   const removeAll = async () => {
     await link("delete", bridge).catch(() => {});
-    await unmountBelow(dir);
-    await Deno.remove(dir, { recursive: true });
+    await removeDirectory(dir);
   };
 
   let daemon: Daemon;
@@ -89,34 +84,16 @@ export async function startDocker(args: readonly string[] = []): Promise<DockerE
   }
   return {
     host,
-    docker,
+    client,
     async restart() {
       await daemon[Symbol.asyncDispose]();
       daemon = await start();
     },
     async [Symbol.asyncDispose]() {
-      const containers = (await docker(["ps", "-aq"]).catch(() => "")).split("\n").filter(Boolean);
-      if (containers.length > 0) await docker(["rm", "-f", "-v", ...containers]).catch(() => {});
+      const containers = (await client(["ps", "-aq"]).catch(() => "")).split("\n").filter(Boolean);
+      if (containers.length > 0) await client(["rm", "-f", "-v", ...containers]).catch(() => {});
       await daemon[Symbol.asyncDispose]();
       await removeAll();
     },
   };
-}
-
-/** The first three numbers of a network that no interface of this machine has. */
-async function freeSubnet(): Promise<string> {
-  const taken = await run("ip", ["-4", "address"]);
-  for (let third = 64; third < 256; third++) {
-    const subnet = `10.213.${third}`;
-    if (!taken.includes(`${subnet}.`)) return subnet;
-  }
-  throw new Error("no network is free for the tests' bridge");
-}
-
-async function unmountBelow(dir: string): Promise<void> {
-  const mounts = await Deno.readTextFile("/proc/self/mounts");
-  const below = mounts.split("\n").map((line) => line.split(" ")[1] ?? "").filter((path) =>
-    path.startsWith(`${dir}/`)
-  );
-  for (const path of below.toReversed()) await run("umount", [path]).catch(() => {});
 }

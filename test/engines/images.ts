@@ -1,6 +1,7 @@
 /** The images of the tests and the demo, made here: none is pulled. */
 
 import { install, run } from "./debian.ts";
+import type { Client } from "./engine.ts";
 
 /**
  * A static program of 150 bytes that does nothing until it is killed: the smallest target there can be.
@@ -43,22 +44,22 @@ export function pauseProgram(arch: typeof Deno.build.arch): Uint8Array<ArrayBuff
 }
 
 /** An image whose only file is a program. */
-export async function importBare(docker: Docker, image: string): Promise<void> {
-  await importRoot(docker, image, ["CMD /server"], async (root) => {
+export async function importBare(client: Client, image: string): Promise<void> {
+  await importRoot(client, image, ["CMD /server"], async (root) => {
     await Deno.writeFile(`${root}/server`, pauseProgram(Deno.build.arch), { mode: 0o755 });
   });
 }
 
 /** A toolkit of Debian's busybox-static, with a relative link for each of its programs. */
-export async function importToolkit(docker: Docker, image: string): Promise<void> {
+export async function importToolkit(client: Client, image: string): Promise<void> {
   await install({ busybox: "busybox-static" });
-  await importRoot(docker, image, ["ENV PATH=/bin:/sbin", "CMD sh"], fillWithBusybox);
+  await importRoot(client, image, ["ENV PATH=/bin:/sbin", "CMD sh"], fillWithBusybox);
 }
 
 /** A target with a root filesystem of its own, told apart from the toolkit's by /etc/os-release. */
-export async function importOrdinary(docker: Docker, image: string): Promise<void> {
+export async function importOrdinary(client: Client, image: string): Promise<void> {
   await install({ busybox: "busybox-static" });
-  await importRoot(docker, image, ["CMD sleep 1000000"], async (root) => {
+  await importRoot(client, image, ["CMD sleep 1000000"], async (root) => {
     await fillWithBusybox(root);
     for (const dir of ["etc", "tmp", "root", "srv", "home/web"]) {
       await Deno.mkdir(`${root}/${dir}`, { recursive: true });
@@ -73,9 +74,6 @@ export async function importOrdinary(docker: Docker, image: string): Promise<voi
   });
 }
 
-/** Runs the docker client against one daemon. */
-export type Docker = (args: readonly string[], stdin?: Uint8Array<ArrayBuffer>) => Promise<string>;
-
 async function fillWithBusybox(root: string): Promise<void> {
   const busybox = (await run("sh", ["-c", "command -v busybox"])).trim();
   await Deno.mkdir(`${root}/bin`);
@@ -86,7 +84,7 @@ async function fillWithBusybox(root: string): Promise<void> {
 }
 
 async function importRoot(
-  docker: Docker,
+  client: Client,
   image: string,
   changes: readonly string[],
   fill: (root: string) => Promise<void>,
@@ -96,7 +94,7 @@ async function importRoot(
   try {
     await fill(root);
     await run("tar", ["-C", root, "--owner=0", "--group=0", "-cf", archive, "."]);
-    await docker(["import", ...changes.flatMap((change) => ["-c", change]), archive, image]);
+    await client(["import", ...changes.flatMap((change) => ["-c", change]), archive, image]);
   } finally {
     await Deno.remove(root, { recursive: true });
     await Deno.remove(archive);

@@ -7,7 +7,7 @@
  */
 
 import { CdebugError, reason } from "../../errors.ts";
-import { type Endpoint, findEndpoint } from "./endpoint.ts";
+import { type DockerEngine, type Endpoint, findEndpoint } from "./endpoint.ts";
 
 /** The newest API that the calls here are written for; a daemon that is older is spoken to in its own. */
 const NEWEST_VERSION = [1, 47] as const;
@@ -57,9 +57,9 @@ export class ApiError extends Error {
   }
 }
 
-/** Connects to the daemon and agrees on a version. Throws CdebugError if it cannot be reached. */
-export async function openApi(runtime: string | undefined): Promise<Api> {
-  const endpoint = await findEndpoint(runtime);
+/** Connects to the engine and agrees on a version. Throws CdebugError if it cannot be reached. */
+export async function openApi(engine: DockerEngine, runtime: string | undefined): Promise<Api> {
+  const endpoint = await findEndpoint(engine, runtime);
   const relay = endpoint.address.startsWith("ssh://")
     ? await (await import("./ssh.ts")).openRelay(endpoint.address)
     : undefined;
@@ -151,7 +151,7 @@ function parseAddress(endpoint: Endpoint): Address {
     };
   }
   throw new CdebugError(
-    `Cannot use "${endpoint.address}" (from ${endpoint.source}): it is not a Docker daemon's address`,
+    `Cannot use "${endpoint.address}" (from ${endpoint.source}): it is not an engine's address`,
     { hint: "unix:///path/docker.sock, tcp://host:2376 or ssh://user@host" },
   );
 }
@@ -164,17 +164,22 @@ function formatHost({ hostname, port }: { hostname: string; port: number }): str
 function unreachable(endpoint: Endpoint, error: unknown, complaint: string | undefined): CdebugError {
   const details = `${reason(error)} ${reason((error as { cause?: unknown } | undefined)?.cause ?? "")}`;
   const socket = endpoint.address.replace(/^unix:\/\//, "");
+  const variable = endpoint.engine === "docker" ? "DOCKER_HOST" : "CONTAINER_HOST";
+  const start = `start it, or name another with ${variable} or --runtime`;
+  const version = endpoint.engine === "docker"
+    ? `docker --host ${endpoint.address} version`
+    : `podman --url ${endpoint.address} version`;
   const [why, hint] = complaint
-    ? [complaint, `docker --host ${endpoint.address} version`]
+    ? [complaint, version]
     : /os error 2\b/.test(details)
-    ? ["there is no such socket", "start the daemon, or name another with DOCKER_HOST or --runtime"]
+    ? ["there is no such socket", start]
     : /os error 13\b/.test(details)
     ? ["permission denied", `ls -l ${socket}  shows who may; sudo, or membership in its group, helps`]
     : /os error 111\b/.test(details)
-    ? ["nobody listens there", "start the daemon, or name another with DOCKER_HOST or --runtime"]
-    : [details.trim(), `docker --host ${endpoint.address} version`];
+    ? ["nobody listens there", start]
+    : [details.trim(), version];
   return new CdebugError(
-    `Cannot reach the Docker daemon at ${endpoint.address} (from ${endpoint.source}): ${why}`,
+    `Cannot reach ${endpoint.service} at ${endpoint.address} (from ${endpoint.source}): ${why}`,
     { hint, cause: error },
   );
 }

@@ -1,4 +1,4 @@
-/** Docker: translates specs into the Engine API. */
+/** Docker and Podman: translates specs into the Engine API. */
 
 // @ts-types="@types/dockerode"
 import type Dockerode from "dockerode";
@@ -6,15 +6,16 @@ import type { Driver, Progress, Realised, Running, Size, Streams } from "../../d
 import { scriptCommand } from "../../driver.ts";
 import { CdebugError, nearest, reason } from "../../errors.ts";
 import type { Candidate, Target } from "../../target.ts";
+import type { DockerEngine, Endpoint } from "./endpoint.ts";
 import { type Api, ApiError, type Hijacked, openApi } from "./api.ts";
 
 const READ_SIZE = 64 * 1024;
 /** Each chunk of a stream without a terminal has a head of this size. Source: Engine API, "Attach", "Stream format". */
 const FRAME_HEAD = 8;
 
-/** Opens the driver of the daemon at `address`, or of the one that the docker client would use. */
-export async function openDocker(address: string | undefined): Promise<Driver> {
-  const api = await openApi(address);
+/** Opens the driver of the engine at `address`, or of the one that its own client would use. */
+export async function openDocker(engine: DockerEngine, address: string | undefined): Promise<Driver> {
+  const api = await openApi(engine, address);
   const shared = `on ${api.endpoint.address}`;
 
   const list = async (): Promise<Candidate[]> => {
@@ -29,18 +30,20 @@ export async function openDocker(address: string | undefined): Promise<Driver> {
   };
 
   return {
-    engine: "docker",
-    // Docker joins another container's UTS namespace for nobody; its hostname comes with the network.
-    capabilities: { join: ["network", "pid", "ipc"] },
+    engine,
+    // Docker joins another container's UTS namespace for nobody.
+    capabilities: {
+      join: engine === "docker" ? ["network", "pid", "ipc"] : ["network", "pid", "ipc", "uts"],
+    },
     list,
 
     async inspect(name) {
       try {
         const response = await api.request("GET", `/containers/${name}/json`);
-        return targetOf(await response.json());
+        return targetOf(engine, await response.json());
       } catch (error) {
         if (!(error instanceof ApiError)) throw error;
-        throw await notFound(name, error, shared, list);
+        throw await notFound(engine, name, error, shared, list);
       }
     },
 
@@ -58,12 +61,12 @@ export async function openDocker(address: string | undefined): Promise<Driver> {
     run: (spec, streams, signal, report) => run(api, spec, streams, signal, report),
 
     async exec(id, argv, streams) {
-      const { stdin, stdout, stderr } = streams;
+      const { stdin, stderr } = streams;
       const created = await api.request("POST", `/containers/${id}/exec`, {
         body: {
           Cmd: argv,
           AttachStdin: stdin !== undefined,
-          AttachStdout: stdout !== undefined,
+          AttachStdout: true, // Podman starts no process without a stream
           AttachStderr: stderr !== undefined,
         },
       });
@@ -100,21 +103,24 @@ async function remove(api: Api, id: string): Promise<void> {
 }
 
 /** What the compiler needs to know of a container. Throws CdebugError if it does not run. */
-function targetOf(found: Dockerode.ContainerInspectInfo): Target {
+function targetOf(engine: DockerEngine, found: Dockerode.ContainerInspectInfo): Target {
   const name = found.Name.replace(/^\//, "");
   const { State: state, HostConfig: host, Config: config } = found;
   const cannot = (text: string, hint: string) => new CdebugError(`Cannot debug "${name}": ${text}`, { hint });
-  if (state.Paused) throw cannot("it is paused", `docker unpause ${name}`);
+  if (state.Paused) throw cannot("it is paused", `${engine} unpause ${name}`);
   if (state.Restarting) {
-    throw cannot("it is restarting", `docker logs ${name}  may say why; try again when it runs`);
+    throw cannot("it is restarting", `${engine} logs ${name}  may say why; try again when it runs`);
   }
   if (!state.Running) {
-    throw cannot(`it is not running (${state.Status}, exit code ${state.ExitCode})`, `docker start ${name}`);
+    throw cannot(
+      `it is not running (${state.Status}, exit code ${state.ExitCode})`,
+      `${engine} start ${name}`,
+    );
   }
   const pidMode = host.PidMode ?? "";
   if (pidMode.startsWith("container:")) {
     throw cannot(
-      "it shares another container's PID namespace, and Docker does not say which process is its own",
+      "it shares another container's PID namespace, and cdebug cannot tell yet which process is its own",
       `cdebug exec ${
         pidMode.slice("container:".length, "container:".length + 12)
       } ...  debugs that container`,
@@ -141,7 +147,7 @@ function targetOf(found: Dockerode.ContainerInspectInfo): Target {
     (config.Env ?? []).map((entry) => entry.split(/=(.*)/s, 2) as [string, string]),
   );
   return Object.freeze({
-    engine: "docker",
+    engine,
     name,
     id: found.Id,
     startedAt: state.StartedAt,
@@ -165,6 +171,7 @@ function bareCapability(name: string): string {
 }
 
 async function notFound(
+  engine: DockerEngine,
   name: string,
   error: ApiError,
   shared: string,
@@ -182,7 +189,7 @@ async function notFound(
   }
   const near = nearest(name, candidates.map((candidate) => candidate.name));
   return new CdebugError(`Cannot find target "${name}" ${shared}: there is no such container`, {
-    hint: near.length > 0 ? `Did you mean ${near.join(" or ")}?` : "docker ps  lists the containers",
+    hint: near.length > 0 ? `Did you mean ${near.join(" or ")}?` : `${engine} ps  lists the containers`,
   });
 }
 
@@ -208,7 +215,7 @@ async function run(
       if (!isMissingImage(error)) throw error;
       if (sidecar.pull === "never") {
         throw new CdebugError(`Cannot start the toolkit "${sidecar.image}": the daemon does not have it`, {
-          hint: `docker pull ${sidecar.image}, or leave out --pull never`,
+          hint: `${api.endpoint.engine} pull ${sidecar.image}, or leave out --pull never`,
         });
       }
       await pull();
@@ -216,7 +223,7 @@ async function run(
     });
   } catch (error) {
     (await dialled?.catch(() => {}))?.close();
-    throw error instanceof ApiError ? explain(sidecar.image, spec.name, error) : error;
+    throw error instanceof ApiError ? explain(api.endpoint, spec, error) : error;
   }
 
   let connection: Hijacked | undefined;
@@ -246,7 +253,7 @@ async function run(
     const joined = connection && join(connection, streams, sidecar.tty);
     return {
       id,
-      exit: waiting ? exitCode(waiting, joined?.ended) : new Promise<never>(() => {}),
+      exit: waiting ? exitCode(api.endpoint, waiting, joined?.ended) : new Promise<never>(() => {}),
       resize,
       release() {
         joined?.release();
@@ -257,13 +264,13 @@ async function run(
     connection?.close();
     stopWaiting.abort();
     await remove(api, id);
-    throw error instanceof ApiError ? explain(sidecar.image, spec.name, error) : error;
+    throw error instanceof ApiError ? explain(api.endpoint, spec, error) : error;
   }
 }
 
 async function create(api: Api, spec: Realised, size: Size | undefined): Promise<string> {
   const { sidecar, target } = spec;
-  const mode = (kind: "network" | "pid" | "ipc") => {
+  const mode = (kind: "network" | "pid" | "ipc" | "uts") => {
     const setting = sidecar.namespaces[kind];
     return setting === "target" ? `container:${target.id}` : setting === "host" ? "host" : undefined;
   };
@@ -271,6 +278,7 @@ async function create(api: Api, spec: Realised, size: Size | undefined): Promise
   const network = mode("network") ?? "none";
   const pid = mode("pid");
   const ipc = mode("ipc");
+  const uts = mode("uts");
   const mounts = (sidecar.mounts ?? []).map(({ source, destination, readOnly }) =>
     `${source}:${destination}${readOnly ? ":ro" : ""}`
   );
@@ -299,7 +307,7 @@ async function create(api: Api, spec: Realised, size: Size | undefined): Promise
         NetworkMode: network,
         ...pid && { PidMode: pid },
         ...ipc && { IpcMode: ipc },
-        ...sidecar.namespaces.uts === "host" && { UTSMode: "host" },
+        ...uts && { UTSMode: uts },
         ...sidecar.namespaces.user === "host" && { UsernsMode: "host" },
         Privileged: sidecar.privileged ?? false,
         CapAdd: sidecar.addLinuxCapabilities ?? [],
@@ -337,7 +345,7 @@ function isMissingImage(error: unknown): boolean {
 }
 
 /** The daemon's answer to a create or start, in words for who is at work. */
-function explain(image: string, name: string, error: ApiError): CdebugError {
+function explain({ engine }: Endpoint, { name, sidecar: { image } }: Realised, error: ApiError): CdebugError {
   const text = reason(error);
   if (/executable file not found|no such file or directory/.test(text) && /exec:|init process/.test(text)) {
     return new CdebugError(`Cannot start the toolkit "${image}": it has no shell`, {
@@ -347,17 +355,21 @@ function explain(image: string, name: string, error: ApiError): CdebugError {
   }
   if (error.status === 409 && /already in use/.test(text)) {
     return new CdebugError(`Cannot start the sidecar: the name "${name}" is in use`, {
-      hint: `docker ps -a --filter name=${name}; another --name, or none`,
+      hint: `${engine} ps -a --filter name=${name}; another --name, or none`,
       cause: error,
     });
   }
   return new CdebugError(`Cannot start the toolkit "${image}": ${text}`, { cause: error });
 }
 
-async function exitCode(waiting: Response, output: Promise<void> | undefined): Promise<number> {
+async function exitCode(
+  { engine, service }: Endpoint,
+  waiting: Response,
+  output: Promise<void> | undefined,
+): Promise<number> {
   const lost = (error: unknown) =>
-    new CdebugError(`Cannot follow the session: the connection to the Docker daemon is lost`, {
-      hint: "docker ps --filter label=cdebug.session  lists what may be left",
+    new CdebugError(`Cannot follow the session: the connection to ${service} is lost`, {
+      hint: `${engine} ps --filter label=cdebug.session  lists what may be left`,
       cause: error,
     });
   const [result] = await Promise.all([

@@ -1,10 +1,16 @@
-/** Where the Docker daemon is: found as the docker client finds it. */
+/** Where the engine is: found as its own client finds it. */
 
 import { sha256 } from "../../digest.ts";
 import { dockerConfigDir, readDockerConfig, readJson } from "../../docker_config.ts";
 import { CdebugError, reason } from "../../errors.ts";
 
+/** The engines that speak this API; each is also its client's name. */
+export type DockerEngine = "docker" | "podman";
+
 export interface Endpoint {
+  readonly engine: DockerEngine;
+  /** What it is called in a sentence. */
+  readonly service: string;
   /** As the user knows it: `unix:///var/run/docker.sock`. */
   readonly address: string;
   /** What named it: `DOCKER_HOST`, `context "prod"`. */
@@ -19,27 +25,55 @@ export interface Tls {
 }
 
 const DEFAULT_ADDRESS = "unix:///var/run/docker.sock";
+const DOCKER = { engine: "docker", service: "the Docker daemon" } as const;
+const PODMAN = { engine: "podman", service: "Podman" } as const;
+
+/**
+ * `address` if given, else what the engine's client would take. Throws CdebugError if what is named cannot be read.
+ */
+export async function findEndpoint(engine: DockerEngine, address: string | undefined): Promise<Endpoint> {
+  return engine === "docker" ? await findDocker(address) : findPodman(address);
+}
+
+/** `CONTAINER_HOST`, else root's socket for root and the user's own for others: podman(1), "--url". */
+function findPodman(address: string | undefined): Endpoint {
+  if (address) return { ...PODMAN, address: withScheme(address), source: "--runtime" };
+  const host = Deno.env.get("CONTAINER_HOST");
+  if (host) return { ...PODMAN, address: host, source: "CONTAINER_HOST" };
+  const dir = Deno.uid() === 0 ? "/run" : Deno.env.get("XDG_RUNTIME_DIR") || `/run/user/${Deno.uid()}`;
+  return { ...PODMAN, address: `unix://${dir}/podman/podman.sock`, source: "the default" };
+}
 
 /**
  * `address` if given, else `DOCKER_HOST`, `DOCKER_CONTEXT`, the current context of the docker client, the
  * default socket: the docker client's own order. Throws CdebugError if what is named cannot be read.
  */
-export async function findEndpoint(address: string | undefined): Promise<Endpoint> {
+async function findDocker(address: string | undefined): Promise<Endpoint> {
   if (address) return await fromAddress(address, "--runtime");
   const host = Deno.env.get("DOCKER_HOST");
   if (host) return await fromAddress(host, "DOCKER_HOST");
   const named = Deno.env.get("DOCKER_CONTEXT");
   const context = named || (await readDockerConfig()).currentContext;
   if (context && context !== "default") return await fromContext(context);
-  return { address: DEFAULT_ADDRESS, source: "the default" };
+  return { ...DOCKER, address: DEFAULT_ADDRESS, source: "the default" };
 }
 
 async function fromAddress(text: string, source: string): Promise<Endpoint> {
-  const address = text.startsWith("/") ? `unix://${text}` : text;
+  const address = withScheme(text);
   // The docker client takes any text for this variable, even "0", as yes.
   const secured = address.startsWith("tcp://") && Deno.env.get("DOCKER_TLS_VERIFY");
-  if (!secured) return { address, source };
-  return { address, source, tls: await readTls(Deno.env.get("DOCKER_CERT_PATH") || dockerConfigDir()) };
+  if (!secured) return { ...DOCKER, address, source };
+  return {
+    ...DOCKER,
+    address,
+    source,
+    tls: await readTls(Deno.env.get("DOCKER_CERT_PATH") || dockerConfigDir()),
+  };
+}
+
+/** A path is a UNIX socket. */
+function withScheme(address: string): string {
+  return address.startsWith("/") ? `unix://${address}` : address;
 }
 
 /** Source: docker/cli, cli/context/store: a context's files are in a folder named by its name's SHA-256. */
@@ -66,6 +100,7 @@ async function fromContext(name: string): Promise<Endpoint> {
   }
   const tls = await readTls(`${contexts}/tls/${id}/docker`);
   return {
+    ...DOCKER,
     address: docker.Host || DEFAULT_ADDRESS,
     source,
     ...(tls.ca || tls.cert) && { tls },

@@ -18,7 +18,7 @@ interface PullEvent {
 
 /** Pulls `image`, with the login that the docker client has for its registry. Throws CdebugError if it cannot. */
 export async function pullImage(
-  { endpoint: { tls }, address }: Api,
+  { endpoint: { engine, tls }, address }: Api,
   image: string,
   platform: string | undefined,
   signal: AbortSignal,
@@ -56,8 +56,8 @@ export async function pullImage(
     const why = /Error response from daemon: (.*)|: ([^:]+: .*)/.exec(reason(error))?.[1] ?? reason(error);
     throw new CdebugError(`Cannot pull "${image}": ${why}`, {
       hint: login
-        ? `docker pull ${image}; the login came from the docker client's config file`
-        : `docker pull ${image}, after docker login if the registry wants one; or name another with --image`,
+        ? `${engine} pull ${image}; the login came from the docker client's config file`
+        : `${engine} pull ${image}, after ${engine} login if the registry wants one; or name another with --image`,
       cause: error,
     });
   } finally {

@@ -1,0 +1,31 @@
+/** The driver contract, on real engines. */
+
+import { conformance } from "../conformance.ts";
+import { openDriver } from "../../lib/driver.ts";
+import { ENGINES } from "../../lib/target.ts";
+import { engineOf, target, TOOLKIT } from "./engine.ts";
+
+for (const name of ENGINES) {
+  const engine = engineOf(name);
+  conformance(
+    name,
+    engine && (async () => {
+      const driver = await openDriver(name, engine.host);
+      const found = await target({ engine: name });
+      return {
+        driver,
+        target: found.name,
+        image: TOOLKIT,
+        async containers() {
+          const filter = ["--filter", "label=cdebug.session"];
+          const names = await engine.client(["ps", "-a", ...filter, "--format", "{{.Names}}"]);
+          return names.split("\n").filter(Boolean);
+        },
+        async [Symbol.asyncDispose]() {
+          await found[Symbol.asyncDispose]();
+          await driver[Symbol.asyncDispose]();
+        },
+      };
+    }),
+  );
+}
