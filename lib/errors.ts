@@ -28,6 +28,15 @@ export function reason(thrown: unknown): string {
   return text.trim().replace(/\s*\n\s*/g, "; ");
 }
 
+/** The text with every control character but the line feed written out: what others have named may not steer a terminal. */
+export function printable(text: string): string {
+  return text.replace(
+    // deno-lint-ignore no-control-regex -- that is what it is for
+    /[\x00-\x09\x0b-\x1f\x7f-\x9f]/g,
+    (char) => `\\x${char.charCodeAt(0).toString(16).padStart(2, "0")}`,
+  );
+}
+
 /**
  * The candidates nearest to a mistyped word, best first, at most `limit`:
  * those that contain it or that it contains, then those a few keystrokes away.

@@ -49,6 +49,8 @@ export type Outcome =
 const SIGNAL_GRACE_MS = 10_000;
 /** How long a sidecar may take to end after a hang-up; its script gives the command 2 s of it. */
 const HANGUP_GRACE_MS = 5_000;
+/** How long an engine may take to tell that what was ended has ended. */
+const CLEANUP_GRACE_MS = 5_000;
 /** Sessions shorter than this never pay for the process that ends them should cdebug die. */
 const HANGUP_DELAY_MS = 300;
 const BROKEN_PIPE = 128 + 13;
@@ -73,7 +75,8 @@ export async function execute(plan: Plan, driver: Driver, around: Surroundings):
   const realise = (sidecar: Sidecar): Realised => ({
     sidecar,
     target: plan.target,
-    name: sidecar.containerName ?? `cdebug-${session}`,
+    name: sidecar.containerName ??
+      `cdebug-${session}${sidecar.name === plan.session.attach ? "" : `-${sidecar.name}`}`,
     labels: { ...labels, "cdebug.role": sidecar.name },
     env: { ...resolveEnv(sidecar, around.env), CDEBUG_SESSION: session, CDEBUG_SCRIPT: sidecar.script },
     detached: plan.session.detach,
@@ -184,10 +187,10 @@ class Session {
           hint: `${this.#plan.target.engine} rm -f ${spec.name}`,
         });
       }
-      await running.exit.catch(() => {});
+      await atMost(CLEANUP_GRACE_MS, running.exit);
     }
     this.#lifeline.close();
-    await this.#hangupProcess?.then((running) => running?.exit).catch(() => {});
+    await atMost(CLEANUP_GRACE_MS, this.#hangupProcess?.then((running) => running?.exit));
     if (this.#undo) await this.#undoIn(this.#undo);
   }
 
@@ -272,6 +275,10 @@ class Session {
     const { spec: { sidecar }, running } = this.#attached()!;
     this.#hangupProcess ??= this.#driver
       .exec(running.id, scriptCommand(sidecar, sidecar.hangup!), { stdin: this.#lifeline.stream })
+      .then((process) => {
+        process.exit.catch(() => {}); // the daemon is gone: the session's own end tells
+        return process;
+      })
       .catch(() => {}); // the command has ended meanwhile
   }
 
@@ -331,6 +338,15 @@ class Session {
       hint: `the next session on ${target.name} removes it`,
     });
   }
+}
+
+/** Waits for the end of something, however it ends, but not for ever: an engine may have stopped answering. */
+async function atMost(ms: number, ending: Promise<unknown> | undefined): Promise<void> {
+  if (ending === undefined) return;
+  let timer;
+  const late = new Promise<void>((resolve) => timer = setTimeout(resolve, ms));
+  await Promise.race([ending.catch(() => {}), late]);
+  clearTimeout(timer);
 }
 
 /** A stream that carries short words, or just its own end. */

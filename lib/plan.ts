@@ -7,7 +7,7 @@
 
 import { toJsonSchema } from "@valibot/to-json-schema";
 import * as v from "valibot";
-import { Document, LineCounter, parseDocument, visit } from "yaml";
+import { Document, isScalar, LineCounter, parseDocument, visit } from "yaml";
 import { CdebugError } from "./errors.ts";
 import type { Flags, Values } from "./flags.ts";
 import type { Capabilities, Target } from "./target.ts";
@@ -15,8 +15,11 @@ import type { Capabilities, Target } from "./target.ts";
 /** Rises only when an older cdebug would misread the plan; every reader refuses all others by name. */
 export const PLAN_VERSION = 1;
 
-/** A plan is a few KiB; what is much larger is not one, and is not worth parsing. */
-const MAX_BYTES = 1024 * 1024;
+/** In characters. A plan is a few KiB; what is much larger is not one, and is not worth parsing. */
+export const MAX_PLAN_SIZE = 1024 * 1024;
+
+/** As many faults as a person reads; to find the line of each takes time. */
+const MAX_FAULTS = 20;
 
 function described<const S extends v.GenericSchema>(schema: S, text: string) {
   return v.pipe(schema, v.description(text));
@@ -252,10 +255,19 @@ function withoutValues(plan: Plan): Plan {
  * Throws one CdebugError that lists every fault with its line and path.
  */
 export function parsePlan(yaml: string, source: string): Plan {
-  if (yaml.length > MAX_BYTES) {
+  try {
+    return readPlan(yaml, source);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error; // the stack has run out
+    throw invalid(source, [{ line: 1, text: "Expected a plan, found values nested without end" }]);
+  }
+}
+
+function readPlan(yaml: string, source: string): Plan {
+  if (yaml.length > MAX_PLAN_SIZE) {
     throw invalid(source, [{
       line: 1,
-      text: `Expected a plan of at most ${MAX_BYTES >> 10} KiB, found ${Math.ceil(yaml.length / 1024)} KiB`,
+      text: `Expected a plan of at most ${MAX_PLAN_SIZE >> 10} KiB, found more`,
     }]);
   }
   const lines = new LineCounter();
@@ -263,6 +275,7 @@ export function parsePlan(yaml: string, source: string): Plan {
     lineCounter: lines,
     prettyErrors: false,
     schema: "core",
+    uniqueKeys: false, // found below: the library compares each key with all others
   });
   const at = (offset: number) => lines.linePos(offset).line;
 
@@ -270,6 +283,19 @@ export function parsePlan(yaml: string, source: string): Plan {
     (error) => ({ line: at(error.pos[0]), text: error.message }),
   );
   visit(document, {
+    Map(_, { items }) {
+      const seen = new Set<unknown>();
+      for (const { key } of items) {
+        if (!isScalar(key)) continue;
+        if (seen.has(key.value)) {
+          faults.push({
+            line: at(startOf(key)),
+            text: `Map keys must be unique, "${key.value}" is there twice`,
+          });
+        }
+        seen.add(key.value);
+      }
+    },
     Alias(_, node) {
       faults.push({
         line: at(node.range?.[0] ?? 0),
@@ -299,7 +325,7 @@ export function parsePlan(yaml: string, source: string): Plan {
   if (!result.success) {
     throw invalid(
       source,
-      result.issues.map((issue) => {
+      result.issues.slice(0, MAX_FAULTS).map((issue) => {
         const keys = (issue.path ?? []).map((item) => item.key);
         return {
           line: at(rangeStart(document, keys)),
@@ -307,6 +333,7 @@ export function parsePlan(yaml: string, source: string): Plan {
           text: faultText(issue),
         };
       }),
+      result.issues.length,
     );
   }
   const inconsistent = contradictions(result.output).map(({ keys, text }) => ({
@@ -345,12 +372,12 @@ function contradictions(plan: Plan): { keys: unknown[]; text: string }[] {
   return faults;
 }
 
-function invalid(source: string, faults: Fault[]): CdebugError {
-  const shown = faults.slice(0, 20).map(({ line, path, text }) =>
+function invalid(source: string, faults: Fault[], count = faults.length): CdebugError {
+  const shown = faults.slice(0, MAX_FAULTS).map(({ line, path, text }) =>
     `  ${source}:${line}: ${path ? `${path}: ` : ""}${text}`
   );
-  if (faults.length > shown.length) {
-    shown.push(`  and ${faults.length - shown.length} more`);
+  if (count > shown.length) {
+    shown.push(`  and ${count - shown.length} more`);
   }
   return new CdebugError(
     `Cannot read plan "${source}":\n${shown.join("\n")}`,

@@ -326,7 +326,7 @@ function parseCapabilities(text: string): string[] {
 
 /** A relative source is a path below the working directory, as with docker. */
 function absolute(volume: string, cwd: string): string {
-  return volume.replace(/^\.(?=\/|:)/, cwd);
+  return volume.replace(/^\.(?=\/|:)/, () => cwd);
 }
 
 function parseVolume(volume: string): NonNullable<Sidecar["mounts"]>[number] {

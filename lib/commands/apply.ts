@@ -1,9 +1,9 @@
 /** `cdebug apply`: runs a saved plan, if its target is still the one that it was made for. */
 
 import { openDriver } from "../driver.ts";
-import { CdebugError, reason } from "../errors.ts";
+import { CdebugError, printable, reason } from "../errors.ts";
 import { COMMON_FLAGS, type Flags, formatFlags, parseFlags } from "../flags.ts";
-import { parsePlan, type Plan, type Planner, type Sidecar } from "../plan.ts";
+import { MAX_PLAN_SIZE, parsePlan, type Plan, type Planner, type Sidecar } from "../plan.ts";
 import { differences, parseRef, type Target } from "../target.ts";
 import { print, runPlan } from "./session.ts";
 
@@ -70,7 +70,7 @@ export async function apply(
     if (!values.quiet) { for (const line of changes(saved, plan)) note(line); }
   } else refuseStale(saved, target, file);
 
-  await confirmRights(extraRights(plan), values.yes ?? false);
+  await confirmRights(extraRights(plan, target), values.yes ?? false);
   return await runPlan(plan, driver, { quiet: values.quiet ?? false });
 }
 
@@ -85,8 +85,13 @@ function joinRetarget(argv: readonly string[]): readonly string[] {
 
 async function readPlan(file: string): Promise<string> {
   try {
-    if (file !== "-") return await Deno.readTextFile(file);
-    return await new Response(Deno.stdin.readable).text();
+    const stream = file === "-" ? Deno.stdin.readable : (await Deno.open(file)).readable;
+    let text = "";
+    for await (const part of stream.pipeThrough(new TextDecoderStream())) {
+      text += part;
+      if (text.length > MAX_PLAN_SIZE) break; // a device or a log could go on for ever; what there is says enough
+    }
+    return text;
   } catch (error) {
     throw new CdebugError(`Cannot read plan "${file}": ${reason(error)}`, { cause: error });
   }
@@ -103,8 +108,8 @@ function refuseStale(plan: Plan, target: Target, file: string): void {
   );
 }
 
-/** What the plan asks for beyond the target's own rights, a sentence each. */
-export function extraRights({ target, sidecars }: Plan): string[] {
+/** What the plan asks for beyond the rights that the target has now, whatever the plan says of it; a sentence each. */
+export function extraRights({ sidecars }: Plan, target: Target): string[] {
   return sidecars.flatMap((sidecar) =>
     extraRightsOf(sidecar, target).map((text) => `${sidecar.name}: ${text}`)
   );
@@ -122,7 +127,9 @@ function extraRightsOf(sidecar: Sidecar, target: Target): string[] {
   );
   if (kept.length > 0) found.push(`Linux capabilities that the target dropped: ${kept.join(", ")}`);
   for (const { source, destination, readOnly } of sidecar.mounts ?? []) {
-    found.push(`${source} of the engine's machine at ${destination}${readOnly ? ", read-only" : ""}`);
+    found.push(
+      `${quoted(source)} of the engine's machine at ${quoted(destination)}${readOnly ? ", read-only" : ""}`,
+    );
   }
   for (const kind of ["network", "pid", "ipc", "uts", "user"] as const) {
     if (sidecar.namespaces[kind] === "host" && target.namespaces[kind] !== "host") {
@@ -134,6 +141,11 @@ function extraRightsOf(sidecar: Sidecar, target: Target): string[] {
     found.push(`security options ${options(sidecar.securityOptions ?? []) || "of the engine's default"}`);
   }
   return found;
+}
+
+/** Without quotes where there is nothing in it that could be taken for something else. */
+function quoted(text: string): string {
+  return /^[\w/.:@+-]+$/.test(text) ? text : JSON.stringify(text);
 }
 
 async function confirmRights(rights: readonly string[], granted: boolean): Promise<void> {
@@ -171,5 +183,5 @@ function flatten(value: unknown, path = ""): Map<string, string> {
 }
 
 function note(text: string): void {
-  Deno.stderr.writeSync(new TextEncoder().encode(`cdebug: ${text}\n`));
+  Deno.stderr.writeSync(new TextEncoder().encode(`cdebug: ${printable(text)}\n`));
 }

@@ -1,7 +1,7 @@
 /** Runs a plan for a person: joins it to the streams, the terminal and the signals of this process. */
 
 import type { Driver, Streams } from "../driver.ts";
-import { CdebugError, EXIT, reason } from "../errors.ts";
+import { CdebugError, EXIT, printable, reason } from "../errors.ts";
 import { type Control, type Event, execute, type SignalName, SIGNALS } from "../executor.ts";
 import type { Plan } from "../plan.ts";
 import { detachKeys, rawMode, terminalSize } from "../terminal.ts";
@@ -33,8 +33,10 @@ export async function runPlan(plan: Plan, driver: Driver, options: { quiet: bool
     printer.print(event);
   };
 
-  const input = () =>
-    typed ? Deno.stdin.readable.pipeThrough(detachKeys(() => tell({ kind: "detach" }))) : Deno.stdin.readable;
+  const input = () => {
+    const stdin = readStdin((error) => printer.warn(`Cannot read stdin: ${reason(error)}`));
+    return typed ? stdin.pipeThrough(detachKeys(() => tell({ kind: "detach" }))) : stdin;
+  };
   const streams: Streams = detach ? {} : {
     ...interactive && { stdin: input() },
     stdout: writeTo(Deno.stdout),
@@ -108,6 +110,24 @@ export async function print(text: string): Promise<void> {
   }
 }
 
+/** This process's input; what cannot be read, a directory for one, is told and ends it. */
+function readStdin(failed: (error: unknown) => void): ReadableStream<Uint8Array> {
+  const reader = Deno.stdin.readable.getReader();
+  return new ReadableStream({
+    async pull(controller) {
+      try {
+        const { value, done } = await reader.read();
+        if (done) controller.close();
+        else controller.enqueue(value);
+      } catch (error) {
+        failed(error);
+        controller.close();
+      }
+    },
+    cancel: (why) => reader.cancel(why),
+  }, { highWaterMark: 0 });
+}
+
 function writeTo(file: { write(chunk: Uint8Array): Promise<number> }): (chunk: Uint8Array) => Promise<void> {
   return async (chunk) => {
     for (let done = 0; done < chunk.length;) done += await file.write(chunk.subarray(done));
@@ -126,11 +146,13 @@ function newPrinter(quiet: boolean) {
     }
   };
   const note = (text: string) => {
-    if (!quiet) write(`cdebug: ${text}\n`);
+    if (!quiet) write(`cdebug: ${printable(text)}\n`);
   };
   let image = "";
   return {
     note,
+    /** What is said even to those who want quiet. */
+    warn: (text: string) => write(`cdebug: ${printable(text)}\n`),
     print(event: Event): void {
       switch (event.kind) {
         case "pulling":
@@ -140,7 +162,7 @@ function newPrinter(quiet: boolean) {
           if (quiet || !terminal) break;
           layers.set(event.layer, event.status);
           const done = [...layers.values()].filter((status) => /complete|exists/i.test(status)).length;
-          const line = `Pulling ${image}: ${event.status} (${done}/${layers.size})`;
+          const line = printable(`Pulling ${image}: ${event.status} (${done}/${layers.size})`);
           write(`\r\x1b[K${line.slice(0, terminalSize().columns - 1)}`);
           break;
         }
@@ -153,7 +175,7 @@ function newPrinter(quiet: boolean) {
           note(`Target "${event.target}" has stopped, and the session with it`);
           break;
         case "left":
-          write(`cdebug: Left behind: ${event.what}\n`);
+          write(`cdebug: Left behind: ${printable(event.what)}\n`);
           if (event.hint) write(`Hint: ${event.hint}\n`);
           break;
         default:
@@ -165,6 +187,7 @@ function newPrinter(quiet: boolean) {
 
 /** Tells of a failure on stderr, and gives its exit code. The stack trace is shown with `debug` only. */
 export function tellFailure(error: unknown, debug: boolean): number {
+  if (error instanceof Deno.errors.BrokenPipe && !debug) return 128 + 13; // nobody reads any more
   const known = error instanceof CdebugError;
   const lines = [`cdebug: ${known ? error.message : `Internal error: ${reason(error)}`}`];
   if (known && error.hint) lines.push(`Hint: ${error.hint}`);
@@ -173,7 +196,7 @@ export function tellFailure(error: unknown, debug: boolean): number {
     for (let at: unknown = error; at instanceof Error; at = at.cause) lines.push(at.stack ?? at.message);
   }
   try {
-    Deno.stderr.writeSync(new TextEncoder().encode(lines.join("\n") + "\n"));
+    Deno.stderr.writeSync(new TextEncoder().encode(printable(lines.join("\n")) + "\n"));
   } catch {
     // Nobody reads any more; the exit code still tells.
   }

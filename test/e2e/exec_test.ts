@@ -171,13 +171,19 @@ liveTest("exec: what cdebug cannot do is 125, a clear line, a hint, and nothing 
     [["exec"], "no target is named", "docker ps"],
     [["exec", web.name], "no command is named", `cdebug exec -it ${web.name}`],
     [["exce", web.name, "true"], 'Cannot run "exce"', "Did you mean cdebug exec?"],
-    [["exec", "podmann://x", "true"], 'unknown scheme "podmann"', "docker://"],
+    [["exec", "podmann://x", "true"], 'unknown scheme "podmann"', "podman://"],
     [["exec", "--runtime", "/no/docker.sock", web.name, "true"], "there is no such socket", "--runtime"],
     [
       ["exec", "--runtime", "tcp://127.0.0.1:2", web.name, "true"],
       "nobody listens there",
       "start it",
     ],
+    [
+      ["exec", "--runtime", "ssh://h/x;touch$IFS/tmp/pwned", web.name, "true"],
+      "a socket's path may hold",
+      "",
+    ],
+    [["exec", "--runtime", "ssh://[", web.name, "true"], "expected ssh://", ""],
     [["exec", "--runtime", "ftp://x", web.name, "true"], "not an engine's address", "unix://"],
     [
       ["exec", "--pull", "never", "--image", "no/such", web.name, "true"],
@@ -302,6 +308,51 @@ liveTest("exec: the working directory is the target's, or the one asked for", as
   await using web = await target({ run: ["-w", "/srv"] });
   assertEquals((await cdebug(["exec", web.name, "pwd"])).stdout, "/srv\n");
   assertEquals((await cdebug(["exec", "-w", "/tmp", web.name, "pwd"])).stdout, "/tmp\n");
+});
+
+liveTest("exec: no variable, of the target or the user, takes the script over", async () => {
+  const hostile = [
+    "program",
+    "root",
+    "shell",
+    "run",
+    "tools",
+    "c_program",
+    "c_root",
+    "c_shell",
+    "c_run",
+    "c_tools",
+  ];
+  const run = hostile.flatMap((name) => ["-e", `${name}=/srv/evil`]);
+  await using web = await target({ run: [...run, "-e", "LONG=" + "x".repeat(10_000)] });
+  const show = ["sh", "-c", 'id -u; echo "$program $c_root ${#LONG} $PATH"'];
+  const { code, stdout, stderr } = await cdebug(["exec", "--target-env", "-u", "101", web.name, ...show]);
+  assertEquals([code, stderr], [0, ""]);
+  assert(stdout.startsWith("101\n/srv/evil /srv/evil 10000 /"), stdout);
+  const given = await cdebug(["exec", "-e", "root=mine", "-e", "user=me", "-e", "mode=x", web.name, "env"]);
+  for (const line of ["root=mine", "user=me", "mode=x"]) assertIncludes(given.stdout, `${line}\n`);
+});
+
+liveTest("exec: digits are a user's number, even where somebody is called so", async () => {
+  await using web = await target();
+  const passwd = "1000:x:0:0::/:/bin/sh\nlast:x:77:78::/srv:/bin/sh";
+  await docker(["exec", web.name, "sh", "-c", `printf '${passwd}' >/etc/passwd`]);
+  assertEquals((await cdebug(["exec", "-u", "1000", web.name, "id", "-u"])).stdout, "1000\n");
+  assertEquals(
+    (await cdebug(["exec", "-u", "last", web.name, "sh", "-c", "id -u; echo $HOME"])).stdout,
+    "77\n/srv\n",
+  );
+});
+
+liveTest("exec: input that cannot be read ends, and is told", async () => {
+  await using web = await target();
+  const child = new Deno.Command("sh", {
+    args: ["-c", '"$1" run -A "$2" exec -i "$3" cat </', "sh", Deno.execPath(), MAIN, web.name],
+    env: userEnv(),
+  });
+  const { code, stdout, stderr } = await child.output();
+  assertEquals([code, stdout.length], [0, 0]);
+  assertIncludes(new TextDecoder().decode(stderr), "cdebug: Cannot read stdin: Is a directory");
 });
 
 liveTest("exec: HOME is that of the user in the target", async () => {

@@ -126,6 +126,30 @@ liveTest("apply: rights beyond the target's are told, and need --yes where nobod
   assertEquals((await cdebug(["apply", "--yes", file.path])).stdout, "ran\n");
 });
 
+liveTest("apply: what a plan says of its target's rights is not believed", async () => {
+  await using web = await target();
+  const plan = (await planOf(web.name, "echo", "ran"))
+    .replace("  addLinuxCapabilities: []", "  addLinuxCapabilities: [SYS_ADMIN]")
+    .replace("    tty: false", "    addLinuxCapabilities: [SYS_ADMIN]\n    tty: false")
+    .replaceAll("    network: own", "    network: host").replace("network: target", "network: host")
+    .replaceAll("securityOptions: []", "securityOptions: [seccomp=unconfined]")
+    .replace('    user: "0"', '    user: "0"\n    securityOptions: [seccomp=unconfined]');
+  const { code, stdout, stderr } = await cdebug(["apply", "-"], { stdin: plan });
+  assertEquals([code, stdout], [125, ""]);
+  for (const part of ["Linux capabilities SYS_ADMIN", "machine's network namespace", "seccomp=unconfined"]) {
+    assertIncludes(stderr, part);
+  }
+});
+
+liveTest("apply: a plan cannot steer the terminal that it asks", async () => {
+  await using web = await target();
+  const plan = (await planOf("-v", "/srv:/host:ro", web.name, "true"))
+    .replace("destination: /host", 'destination: "/x\\e[1A\\e[2K\\rcdebug: all fine"');
+  const { code, stderr } = await cdebug(["apply", "-"], { stdin: plan });
+  assertEquals(code, 125);
+  assert(!stderr.includes("\x1b") && !stderr.includes("\r"), JSON.stringify(stderr));
+});
+
 liveTest("apply: bad plans are refused with path and line, and no container is created", async () => {
   await using web = await target();
   const plan = await planOf("-e", "A=1", web.name, "true");
@@ -160,6 +184,9 @@ liveTest("apply: bad plans are refused with path and line, and no container is c
     assertIncludes(stderr, part);
     assert(!/^\s+at /m.test(stderr), stderr);
   }
+  const endless = await cdebug(["apply", "/dev/zero"]);
+  assertEquals(endless.code, 125);
+  assertIncludes(endless.stderr, "Expected a plan of at most 1024 KiB, found more");
   assertEquals([await inventory(), await sidecarsOf(await idOf(web.name))], [before, []]);
 });
 

@@ -1,11 +1,15 @@
 import { assertEquals } from "../assert.ts";
-import { CdebugError, nearest, reason } from "../../lib/errors.ts";
+import { CdebugError, nearest, printable, reason } from "../../lib/errors.ts";
 
 const pure = { permissions: "none" } as const;
 
 Deno.test("reason() is one line", pure, () => {
   assertEquals(reason(new Error("first\n  second\n")), "first; second");
   assertEquals(reason("text"), "text");
+});
+
+Deno.test("printable() writes control characters out, but for the line feed", pure, () => {
+  assertEquals(printable("a\x1b[2Kb\rc\nd\x9b"), "a\\x1b[2Kb\\x0dc\nd\\x9b");
 });
 
 Deno.test("CdebugError exits with 125 unless told otherwise", pure, () => {

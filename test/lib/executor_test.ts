@@ -222,6 +222,15 @@ Deno.test("execute() removes what it has started when a later sidecar fails", as
   assertEquals(run.engine.containers(), []);
 });
 
+Deno.test("execute() gives each sidecar a name of its own", async () => {
+  const plan = planOf({ script: "true" });
+  const second = { ...plan.sidecars[0]!, name: "helper-1" };
+  const run = begin({ ...plan, sidecars: [second, ...plan.sidecars] });
+  await run.outcome;
+  const [helper, main] = run.engine.specs.map(({ name }) => name);
+  assertEquals(helper, `${main}-helper-1`);
+});
+
 Deno.test("execute() returns at once from a detached session and leaves it running", async () => {
   const run = begin(planOf({ script: "sleep 0.1" }, { detach: true }));
   const outcome = await run.outcome;

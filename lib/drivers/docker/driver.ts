@@ -10,6 +10,10 @@ import type { DockerEngine, Endpoint } from "./endpoint.ts";
 import { type Api, ApiError, type Hijacked, openApi } from "./api.ts";
 
 const READ_SIZE = 64 * 1024;
+/** How long a cancelled start waits for the engine's answers. */
+const CANCELLATION_GRACE_MS = 5_000;
+/** How long an engine may take to remove a container. */
+const REMOVAL_GRACE_MS = 15_000;
 /** Each chunk of a stream without a terminal has a head of this size. Source: Engine API, "Attach", "Stream format". */
 const FRAME_HEAD = 8;
 
@@ -93,12 +97,19 @@ export async function openDocker(engine: DockerEngine, address: string | undefin
   };
 }
 
-/** Removes a container; one that is gone, or going, is no error. */
+/** Removes a container; one that is gone, or going, is no error. An engine that does not answer is one. */
 async function remove(api: Api, id: string): Promise<void> {
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(new Error("no answer")), REMOVAL_GRACE_MS);
   try {
-    await api.request("DELETE", `/containers/${id}`, { query: { force: true, v: true } });
+    await api.request("DELETE", `/containers/${id}`, {
+      query: { force: true, v: true },
+      signal: late.signal,
+    });
   } catch (error) {
     if (!(error instanceof ApiError) || ![404, 409].includes(error.status)) throw error;
+  } finally {
+    clearTimeout(timer);
   }
 }
 
@@ -209,9 +220,22 @@ async function run(
   if (sidecar.pull === "always") await pull();
 
   const dialled = attached ? api.dial() : undefined;
+  // What has been asked for is waited for, so that it can be removed; but an engine that does not answer is given up.
+  const requests = new AbortController();
+  const cancel = () => {
+    requests.abort();
+    dialled?.then(close, () => {});
+  };
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const cancelLate = () => timer = setTimeout(cancel, CANCELLATION_GRACE_MS);
+  const settle = () => {
+    signal.removeEventListener("abort", cancelLate);
+    clearTimeout(timer);
+  };
+  signal.addEventListener("abort", cancelLate);
   let id: string;
   try {
-    id = await create(api, spec, streams.size).catch(async (error) => {
+    id = await create(api, spec, streams.size, requests.signal).catch(async (error) => {
       if (!isMissingImage(error)) throw error;
       if (sidecar.pull === "never") {
         throw new CdebugError(`Cannot start the toolkit "${sidecar.image}": the daemon does not have it`, {
@@ -219,29 +243,31 @@ async function run(
         });
       }
       await pull();
-      return await create(api, spec, streams.size);
+      return await create(api, spec, streams.size, requests.signal);
     });
   } catch (error) {
-    (await dialled?.catch(() => {}))?.close();
+    settle();
+    cancel();
+    // The container may be there although its answer is lost; a name that the user chose may be another one's.
+    const lost = !(error instanceof ApiError || error instanceof CdebugError) || signal.aborted;
+    if (lost && !sidecar.containerName) await remove(api, spec.name).catch(() => {});
     throw error instanceof ApiError ? explain(api.endpoint, spec, error) : error;
   }
 
-  let connection: Hijacked | undefined;
-  const stopWaiting = new AbortController();
   try {
     // Both are under way before the start: what ends at once is not missed.
-    const [hijacked, waiting] = await Promise.all([
+    const [connection, waiting] = await Promise.all([
       dialled?.then((dialled) =>
         api.hijack(dialled, `/containers/${id}/attach?stream=1&stdin=1&stdout=1&stderr=1`)
       ),
       spec.detached ? undefined : api.request("POST", `/containers/${id}/wait`, {
         query: { condition: "next-exit" },
-        signal: stopWaiting.signal,
+        signal: requests.signal,
       }),
     ]);
-    connection = hijacked;
     signal.throwIfAborted();
-    await api.request("POST", `/containers/${id}/start`);
+    await api.request("POST", `/containers/${id}/start`, { signal: requests.signal });
+    settle();
     const resize = async ({ rows, columns }: Size) => {
       const response = await api.request("POST", `/containers/${id}/resize`, {
         query: { h: rows, w: columns },
@@ -257,18 +283,37 @@ async function run(
       resize,
       release() {
         joined?.release();
-        stopWaiting.abort();
+        requests.abort();
       },
     };
   } catch (error) {
-    connection?.close();
-    stopWaiting.abort();
-    await remove(api, id);
+    settle();
+    cancel();
+    await remove(api, id).catch((failure) => {
+      throw new CdebugError(`Cannot remove the sidecar "${spec.name}": ${reason(failure)}`, {
+        hint: `${api.endpoint.engine} rm -f ${spec.name}`,
+        cause: error,
+      });
+    });
     throw error instanceof ApiError ? explain(api.endpoint, spec, error) : error;
   }
 }
 
-async function create(api: Api, spec: Realised, size: Size | undefined): Promise<string> {
+/** A connection may have been closed before. */
+function close(connection: Deno.Conn): void {
+  try {
+    connection.close();
+  } catch {
+    // It has been.
+  }
+}
+
+async function create(
+  api: Api,
+  spec: Realised,
+  size: Size | undefined,
+  signal: AbortSignal,
+): Promise<string> {
   const { sidecar, target } = spec;
   const mode = (kind: "network" | "pid" | "ipc" | "uts") => {
     const setting = sidecar.namespaces[kind];
@@ -285,6 +330,7 @@ async function create(api: Api, spec: Realised, size: Size | undefined): Promise
   if (spec.targetRoot) mounts.push(`${await stoppedRoot(api, target.id)}:${spec.targetRoot}`);
 
   const response = await api.request("POST", "/containers/create", {
+    signal,
     query: { name: spec.name, platform: sidecar.platform },
     body: {
       Image: sidecar.image,

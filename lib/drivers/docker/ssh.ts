@@ -15,9 +15,13 @@ export interface Relay extends AsyncDisposable {
 
 /** Opens a relay to `ssh://[USER@]HOST[:PORT][/SOCKET]`. Source: docker/cli, cli/connhelper/ssh/ssh.go. */
 export async function openRelay(address: string): Promise<Relay> {
-  const url = new URL(address);
-  if (url.hostname === "" || url.password !== "" || url.hostname.startsWith("-")) {
+  const url = URL.parse(address);
+  if (url === null || url.hostname === "" || url.password !== "" || url.hostname.startsWith("-")) {
     throw new CdebugError(`Cannot use "${address}": expected ssh://[USER@]HOST[:PORT]`);
+  }
+  // ssh hands the words of a command to a shell of the other machine.
+  if (!/^[\w/.+-]*$/.test(url.pathname)) {
+    throw new CdebugError(`Cannot use "${address}": a socket's path may hold letters, digits and /._+- only`);
   }
   const args = [
     ...url.username ? ["-l", decodeURIComponent(url.username)] : [],
@@ -40,7 +44,13 @@ export async function openRelay(address: string): Promise<Relay> {
   const children = new Set<Deno.ChildProcess>();
 
   const join = async (connection: Deno.UnixConn) => {
-    const child = new Deno.Command("ssh", { args, stdin: "piped", stdout: "piped", stderr: "piped" }).spawn();
+    const child = new Deno.Command("ssh", {
+      args,
+      stdin: "piped",
+      stdout: "piped",
+      stderr: "piped",
+      detached: true, // a Ctrl-C is for the session, not for its connection; the docker client does the same
+    }).spawn();
     children.add(child);
     const complain = (async () => {
       for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) {
