@@ -179,22 +179,29 @@ liveTest("cleanup: after the daemon was restarted under a session", async () => 
   assertEquals(await engine.client(["diff", "web"]), root);
 });
 
-liveTest("cleanup: after the connection to the daemon was cut, by the sidecar itself", async () => {
-  await using web = await target({ image: BARE });
-  const root = await rootOf(web.name);
-  await using proxy = await startProxy();
-  const child = spawn(["exec", web.name, ...ENDLESS], { env: { DOCKER_HOST: proxy.host } });
-  const reader = child.stdout.getReader();
-  await reader.read();
-  proxy.cut();
-  while (!(await reader.read()).done);
-  const stderr = await new Response(child.stderr).text();
-  assertEquals((await child.status).code, 125, stderr);
-  assertIncludes(stderr, "Cannot follow the session: the connection to the Docker daemon is lost");
-  assertIncludes(stderr, "Hint: docker rm -f cdebug-");
-  assert(!/^\s+at /m.test(stderr), stderr);
-  await assertClean(web, root);
-});
+for (const flags of [[], ["-i"]]) {
+  liveTest(
+    `cleanup: after the connection to the daemon was cut, by the sidecar itself ${flags}`,
+    async () => {
+      await using web = await target({ image: BARE });
+      const root = await rootOf(web.name);
+      await using proxy = await startProxy();
+      const env = { DOCKER_HOST: proxy.host };
+      const child = spawn(["exec", ...flags, web.name, ...ENDLESS], { env });
+      const reader = child.stdout.getReader();
+      await reader.read();
+      if (flags.includes("-i")) await hangupProcess(web.name);
+      proxy.cut();
+      while (!(await reader.read()).done);
+      const stderr = await new Response(child.stderr).text();
+      assertEquals((await child.status).code, 125, stderr);
+      assertIncludes(stderr, "Cannot follow the session: the connection to the Docker daemon is lost");
+      assertIncludes(stderr, "Hint: docker rm -f cdebug-");
+      assert(!/^\s+at /m.test(stderr), stderr);
+      await assertClean(web, root);
+    },
+  );
+}
 
 /** A socket that leads to the daemon until it is cut. */
 async function startProxy() {
