@@ -18,7 +18,14 @@ function command(dir: string): string[] {
 
 /** Installs Podman where it is missing, and starts its API in a new directory, which is removed at the end. */
 export async function startPodman(): Promise<Engine> {
-  await install({ podman: "podman", conmon: "conmon", runc: "runc", ip: "iproute2", iptables: "iptables" });
+  await install({
+    podman: "podman",
+    conmon: "conmon",
+    runc: "runc",
+    ip: "iproute2",
+    iptables: "iptables",
+    pgrep: "procps",
+  });
   if (!await exists("/usr/lib/cni/bridge")) await install({ "cni-bridge": "containernetworking-plugins" });
   const dir = await Deno.makeTempDir({ prefix: "cdebug-podman-" });
   const host = `unix://${dir}/podman.sock`;
@@ -66,6 +73,11 @@ default_network = "${bridge}"
     async [Symbol.asyncDispose]() {
       await client(["rm", "--all", "--force", "--volumes", "--time", "0"]).catch(() => {});
       await daemon[Symbol.asyncDispose]();
+      // The monitors of exec sessions stay for five minutes, and would then make the directory again.
+      const monitors = await run("pgrep", ["-f", `^\\S*conmon .*${dir}/`]).catch(() => "");
+      for (const pid of monitors.split("\n").filter(Boolean)) {
+        await run("kill", ["-KILL", pid]).catch(() => {}); // it may have ended since
+      }
       await run("ip", ["link", "delete", bridge]).catch(() => {});
       await removeDirectory(dir);
     },
