@@ -104,8 +104,7 @@ sweep() {
     case $c_home in /proc/[0-9]*/root/) ;; *) continue ;; esac
     if [ -d "${c_home%/root/}" ]; then
       [ -d "$c_home." ] || continue
-      c_owner=
-      [ ! -f "$c_home$c_mark" ] || c_owner=$(head -c 8 "$c_home$c_mark") || :
+      c_owner=$(head -c 8 "$c_home$c_mark" 2>/dev/null) || : # it may end meanwhile
       [ "$c_owner" != "${c_old##*/.cdebug-}" ] || continue
     fi
     rm -f "$c_old"
