@@ -65,6 +65,8 @@ const execRequest = v.strictObject({
   pull: v.exactOptional(pullPolicy),
   entrypoint: v.exactOptional(text),
   noLink: v.exactOptional(flag),
+  toolkit: v.exactOptional(v.picklist(["static", "dynamic", "nix"])),
+  root: v.exactOptional(v.picklist(["target", "toolkit"])),
   runtime: v.exactOptional(text),
   timeoutSeconds: v.exactOptional(seconds),
 });
@@ -76,8 +78,8 @@ const target = v.strictObject({
   startedAt: text,
   image: text,
   pid: described(
-    v.pipe(v.number(), v.integer(), v.minValue(1)),
-    "The main process's number in the PID namespace that a sidecar shares.",
+    v.nullable(v.pipe(v.number(), v.integer(), v.minValue(1))),
+    "The main process's number in the PID namespace that a sidecar shares; null where the engine cannot tell.",
   ),
   user: described(text, 'Of the main process, as configured; "" is root.'),
   workdir: text,

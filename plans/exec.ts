@@ -4,8 +4,8 @@ import { CdebugError } from "../lib/errors.ts";
 import type { Values } from "../lib/flags.ts";
 import type { Plan, Request, RequestSurroundings, Sidecar } from "../lib/plan.ts";
 import type { Capabilities, Target } from "../lib/target.ts";
-import enter from "./enter.sh" with { type: "text" };
-import { leastRights, shareNamespaces } from "./sidecar.ts";
+import { script } from "./enter.ts";
+import { isTargetsOwn, leastRights, shareNamespaces } from "./sidecar.ts";
 
 const DEFAULT_IMAGE = "docker.io/library/busybox:musl";
 
@@ -101,6 +101,16 @@ export const flags = {
     type: "boolean",
     help: "Write nothing into the target, not even the link to the toolkit",
   },
+  toolkit: {
+    type: "string",
+    choices: ["static", "dynamic", "nix"],
+    help: "How the toolkit's programs are linked (default: found out)",
+  },
+  root: {
+    type: "string",
+    choices: ["target", "toolkit"],
+    help: "Whose root filesystem is /; the other one is at $CDEBUG_ROOTFS",
+  },
   name: {
     type: "string",
     value: "NAME",
@@ -183,6 +193,8 @@ export function request(
     ...values.pull && { pull: values.pull as Sidecar["pull"] },
     ...values.entrypoint && { entrypoint: values.entrypoint },
     ...values["no-link"] && { noLink: true },
+    ...values.toolkit && { toolkit: values.toolkit as NonNullable<Request["toolkit"]> },
+    ...values.root && { root: values.root as NonNullable<Request["root"]> },
     ...values.runtime && { runtime: values.runtime },
     ...timeoutSeconds !== undefined && { timeoutSeconds },
   };
@@ -199,14 +211,18 @@ export function compile(
   const { rights, reasons: granted } = leastRights(target, request);
   const reasons = [...granted, ...shared];
 
-  let link = "link";
-  if (request.noLink) {
-    link = "no-link";
-    reasons.push("nothing is written to the target: it was asked for");
-  } else if (target.readOnlyRoot) {
-    link = "no-link";
-    reasons.push("nothing is written to the target: its root is read-only");
-  }
+  const own = isTargetsOwn(request.user ?? "", target);
+  const unwritten = request.root === "toolkit"
+    ? "the session's root is the toolkit's"
+    : request.noLink
+    ? "it was asked for"
+    : target.readOnlyRoot
+    ? "its root is read-only"
+    : own
+    ? `its root is not user ${target.user}'s to write to`
+    : undefined;
+  if (unwritten) reasons.push(`nothing is written to the target: ${unwritten}`);
+  const link = unwritten ? "no-link" : "link";
 
   // A lifeline where stdin is not needed for anything else, so that a killed cdebug leaves nothing.
   const stdin = interactive ? "open" : tty || detach ? "none" : "lifeline";
@@ -219,7 +235,7 @@ export function compile(
   }
   const path = PATH ?? (request.targetEnv ? "" : target.path);
   const inherit = request.targetEnv ? `:${Object.keys(request.env ?? {}).join(":")}:` : "no";
-  const pid = String(target.pid);
+  const process = String(target.pid ?? `container:${target.id}`);
   const mounts = (request.volumes ?? []).map(parseVolume);
 
   const debugger_: Sidecar = {
@@ -240,21 +256,23 @@ export function compile(
     tty,
     stdin,
     shell: request.entrypoint ?? "sh",
-    script: enter,
+    script,
     args: [
       "session",
-      pid,
+      process,
       link,
       mode,
+      request.toolkit ?? "auto",
+      request.root ?? "target",
       path,
       inherit,
-      request.workdir ?? (target.workdir || "/"),
-      request.user ?? "",
+      request.workdir ?? (request.root === "toolkit" ? "/" : target.workdir || "/"),
+      own ? "=" : request.user ?? "",
       ...request.argv,
     ],
     ...mode === "attached" && !detach && { hangup: ["hangup"] },
     signal: ["signal"],
-    ...link === "link" && { undo: ["undo", pid] },
+    ...link === "link" && { undo: ["undo", process] },
   };
   return {
     version: 1,

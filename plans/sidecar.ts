@@ -38,8 +38,10 @@ export function shareNamespaces(
   };
 }
 
-/** Rights that a request adds to, or takes from, the target's own. */
+/** Who the session is, and the rights that its request adds to, or takes from, the target's own. */
 export interface AskedRights {
+  readonly user?: string;
+  readonly root?: "target" | "toolkit";
   readonly privileged?: boolean;
   readonly capAdd?: readonly string[];
   readonly capDrop?: readonly string[];
@@ -60,7 +62,7 @@ type Rights = Pick<
  */
 export function leastRights(
   target: Target,
-  { privileged, capAdd = [], capDrop = [] }: AskedRights,
+  { user = "", root, privileged, capAdd = [], capDrop = [] }: AskedRights,
 ): { rights: Rights; reasons: string[] } {
   const add = new Set(target.addLinuxCapabilities);
   const drop = new Set(target.dropLinuxCapabilities);
@@ -81,17 +83,30 @@ export function leastRights(
     drop.delete(capability);
     reasons.push(`${capability} is added: ${fact}`);
   };
+  const needKept = (capability: string, fact: string) => {
+    const dropped = ["ALL", capability].find((name) => drop.has(name));
+    if (dropped) {
+      need(
+        capability,
+        `${fact}, and ${capDrop.includes(dropped) ? "the session" : "the target"} dropped ${dropped}`,
+      );
+    }
+  };
   if (privileged && !target.privileged) {
     reasons.push("privileged: it was asked for");
   } else if (!target.privileged) {
-    if (!isRoot(target.user)) {
+    if (isTargetsOwn(user, target)) {
+      // Who is the target's user may look into its processes without any right.
+    } else if (!isRoot(target.user)) {
       need("SYS_PTRACE", `the target runs as user ${target.user}, its root is closed to others without it`);
     } else if (fewer) {
       need("SYS_PTRACE", "the target's root is closed to who has fewer Linux capabilities than the target");
     }
-    const dropped = ["ALL", "SYS_CHROOT"].find((capability) => drop.has(capability));
-    if (dropped) {
-      need("SYS_CHROOT", `${capDrop.includes(dropped) ? "the session" : "the target"} dropped ${dropped}`);
+    if (root !== "toolkit") needKept("SYS_CHROOT", "entering the target's root takes it");
+    if (!isRoot(user)) {
+      needKept("SETUID", `becoming user ${user} takes it`);
+      needKept("SETGID", `becoming user ${user} takes it`);
+      needKept("KILL", `ending what user ${user} runs takes it`);
     }
   }
 
@@ -110,4 +125,9 @@ export function leastRights(
 /** Whether a container's user setting (`name|uid[:group|gid]`) means uid 0. */
 export function isRoot(user: string): boolean {
   return ["", "0", "root"].includes(user.split(":")[0]!);
+}
+
+/** Whether a session's user setting means the user that a target runs as, who is not root. */
+export function isTargetsOwn(user: string, target: Target): boolean {
+  return !isRoot(target.user) && (user === target.user || user === target.user.split(":")[0]);
 }

@@ -6,7 +6,7 @@ import { formatPlan, parsePlan, type Plan } from "../lib/plan.ts";
 const DIR = new URL("golden/", import.meta.url);
 
 /** Instead of the entry script, which the plan holds whole: a change of it is no change of every golden plan. */
-const PLACEHOLDER = "#!/bin/sh\n# the text of plans/enter.sh\n";
+const PLACEHOLDER = "#!/bin/sh\n# the text of plans/enter/\n";
 
 /**
  * Registers a test that a plan is as the golden file says, and that the file survives being read and printed.

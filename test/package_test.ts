@@ -38,7 +38,9 @@ Deno.test("deno task compile embeds every module and package", async () => {
   const base = (await Deno.stat(Deno.execPath())).size;
   assert(size > base, "nothing is embedded");
   const embedded = new TextDecoder("latin1").decode(await Deno.readFile(`${dir.path}/cdebug`));
-  for (const path of ["plans/enter.sh", "plans/exec.ts", "lib/executor.ts", "lib/drivers/docker/pull.ts"]) {
+  for (
+    const path of ["plans/enter/enter.sh", "plans/exec.ts", "lib/executor.ts", "lib/drivers/docker/pull.ts"]
+  ) {
     const text = new TextDecoder("latin1").decode(await Deno.readFile(`${ROOT}${path}`));
     assert(embedded.includes(text), `${path} is not embedded`);
   }

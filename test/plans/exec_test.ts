@@ -2,7 +2,7 @@ import { assert, assertEquals, assertThrows } from "../assert.ts";
 import { fakeTarget } from "../fake_driver.ts";
 import { golden } from "../golden.ts";
 import * as exec from "../../plans/exec.ts";
-import enter from "../../plans/enter.sh" with { type: "text" };
+import { script as enter } from "../../plans/enter.ts";
 import { CdebugError } from "../../lib/errors.ts";
 import { parseFlags } from "../../lib/flags.ts";
 import type { RequestSurroundings } from "../../lib/plan.ts";

@@ -48,8 +48,25 @@ Deno.test("leastRights() gives back SYS_CHROOT to a target that dropped it", pur
   for (const dropped of ["ALL", "SYS_CHROOT"]) {
     const { rights, reasons } = leastRights(fakeTarget({ dropLinuxCapabilities: [dropped] }), {});
     assertEquals(rights.addLinuxCapabilities, ["SYS_CHROOT"]);
-    assertEquals(reasons, [`SYS_CHROOT is added: the target dropped ${dropped}`]);
+    assertEquals(reasons, [
+      `SYS_CHROOT is added: entering the target's root takes it, and the target dropped ${dropped}`,
+    ]);
   }
+});
+
+Deno.test("leastRights() gives the target's own user no SYS_PTRACE", pure, () => {
+  for (const user of ["1000", "1000:1000"]) {
+    assertEquals(leastRights(fakeTarget({ user: "1000:1000" }), { user }), { rights: {}, reasons: [] });
+  }
+  const { rights } = leastRights(fakeTarget({ user: "1000", dropLinuxCapabilities: ["ALL"] }), {
+    user: "1000",
+  });
+  assertEquals(rights.addLinuxCapabilities, ["SYS_CHROOT", "SETUID", "SETGID", "KILL"]);
+});
+
+Deno.test("leastRights() does not enter the target's root where the toolkit's stays /", pure, () => {
+  const target = fakeTarget({ dropLinuxCapabilities: ["ALL"] });
+  assertEquals(leastRights(target, { root: "toolkit" }).reasons, []);
 });
 
 Deno.test("leastRights() takes over the target's own set and settings", pure, () => {

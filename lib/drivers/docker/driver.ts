@@ -129,14 +129,6 @@ function targetOf(engine: DockerEngine, found: Dockerode.ContainerInspectInfo): 
     );
   }
   const pidMode = host.PidMode ?? "";
-  if (pidMode.startsWith("container:")) {
-    throw cannot(
-      "it shares another container's PID namespace, and cdebug cannot tell yet which process is its own",
-      `cdebug exec ${
-        pidMode.slice("container:".length, "container:".length + 12)
-      } ...  debugs that container`,
-    );
-  }
   const ipcMode = host.IpcMode ?? "";
   const networkMode = host.NetworkMode ?? "";
   const namespaces: Target["namespaces"] = {
@@ -145,7 +137,7 @@ function targetOf(engine: DockerEngine, found: Dockerode.ContainerInspectInfo): 
       : networkMode.startsWith("container:")
       ? "shared"
       : "own",
-    pid: pidMode === "host" ? "host" : "own",
+    pid: pidMode === "host" ? "host" : pidMode.startsWith("container:") ? "shared" : "own",
     ipc: ipcMode === "host" || ipcMode === "shareable"
       ? ipcMode
       : ipcMode.startsWith("container:")
@@ -163,7 +155,7 @@ function targetOf(engine: DockerEngine, found: Dockerode.ContainerInspectInfo): 
     id: found.Id,
     startedAt: state.StartedAt,
     image: config.Image,
-    pid: pidMode === "host" ? state.Pid : 1,
+    pid: pidMode === "host" ? state.Pid : pidMode.startsWith("container:") ? null : 1,
     user: config.User,
     workdir: config.WorkingDir,
     path: env.get("PATH") ?? "",

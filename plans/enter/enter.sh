@@ -1,0 +1,64 @@
+#!/bin/sh
+# The entry script of an exec session: sh -c 'eval "$CDEBUG_SCRIPT"' cdebug MODE [ARG...]
+#
+#   session TARGET LINK STDIN TOOLKIT ROOT PATH ENV WORKDIR USER COMMAND [ARG...]
+#             the sidecar's main process. It stays outside the chroot, so that /proc/<its pid>/root is the
+#             toolkit as seen from inside, and it outlives the command to remove the link.
+#   inside    its child, behind the chroot, which becomes the command.
+#   hangup    ends the command when its stdin closes: cdebug is gone, or wants the session to end.
+#   signal NAME
+#   undo TARGET                     removes what a killed session left in the target.
+#   environ PROCESS quote SKIPPED   prints a process's environment as export commands.
+#   environ PROCESS path            prints the value of its PATH.
+#
+# The text comes in the environment, so that `ps` in the target shows one short line, and every mode runs the
+# same text. POSIX sh only: the toolkit may bring ash, dash or bash. Nothing that a user typed is ever part of
+# the text; it arrives as arguments and is passed on as arguments. Variables begin with c_, because those that the
+# user or the target sets may have any name.
+set -eu
+umask 022
+
+# shellcheck disable=SC2016 # expands in the shell that it is given to
+c_run='eval "$CDEBUG_SCRIPT"'
+c_own=/.cdebug # what is the session's own in the sidecar's root: launch, the wrappers, notes between its processes
+c_link=/.cdebug-$CDEBUG_SESSION # in the target's root
+
+main() {
+  c_mode=$1
+  shift
+  case $c_mode in
+    session | inside | hangup | undo | environ | quote | path) "$c_mode" "$@" ;;
+    signal) send "$1" ;;
+  esac
+}
+
+fail() {
+  echo "cdebug: $1" >&2
+  exit 125
+}
+
+# Looks a program up in a list of directories. `command -v` will not do: some shells answer it with a bare name,
+# for programs that they have built in.
+find_program() {
+  IFS=:
+  for c_dir in $2; do
+    if [ -f "$c_dir/$1" ] && [ -x "$c_dir/$1" ]; then
+      unset IFS
+      c_program=$c_dir/$1
+      return 0
+    fi
+  done
+  unset IFS
+  return 1
+}
+
+# Calls `$2 ...` until it succeeds, at most $1 times, a moment apart.
+poll() {
+  c_tries=$1
+  shift
+  until "$@"; do
+    [ "$c_tries" -gt 0 ] || return 1
+    c_tries=$((c_tries - 1))
+    sleep 0.02 2>/dev/null || sleep 1
+  done
+}

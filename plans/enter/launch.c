@@ -1,0 +1,266 @@
+/*
+ * launch: runs a program of one root filesystem while another is /. No libc, no relocations, no state.
+ *
+ *   launch WRAPPER ARG...             what the kernel makes of a wrapper, a file whose first line is #!ROOT/.cdebug/launch
+ *                                     and whose second names a program of the root filesystem ROOT; runs it there:
+ *                                     its own loader, with the library path in ROOT/.cdebug/libraries; its script's
+ *                                     interpreter, likewise; or, where it is static, just itself
+ *   launch IDS ROOT PROGRAM ARG...    enters ROOT as UID:GID[,GROUP...], or as who it is where IDS is "-"
+ *   launch hold                       waits, as the first process of a container, for SIGTERM; reaps what is left to it
+ *
+ * A variable would do for the library path, but the programs of the other root filesystem would inherit it.
+ * Layout of files: elf(5), the "#!" line: execve(2); the options of both loaders, glibc's and musl's: ld.so(8).
+ */
+
+#include <elf.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/prctl.h>
+#include <signal.h>
+#include <sys/syscall.h>
+
+enum { path_size = 4096, head_size = 4096, libraries_size = 1 << 16, links = 40, interpreters = 5, prefixes = 16, most_groups = 1024 };
+enum { refused = 125, not_executable = 126, not_found = 127 };
+
+#ifdef __x86_64__
+__asm__(".globl _start\n_start: xor %ebp, %ebp\n mov %rsp, %rdi\n and $-16, %rsp\n call begin\n");
+static long call(long number, long a, long b, long c, long d) {
+  long result;
+  register long r10 __asm__("r10") = d;
+  __asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10) : "rcx", "r11", "memory");
+  return result;
+}
+#elif defined __aarch64__
+__asm__(".globl _start\n_start: mov x29, #0\n mov x0, sp\n bl begin\n");
+static long call(long number, long a, long b, long c, long d) {
+  register long x8 __asm__("x8") = number;
+  register long x0 __asm__("x0") = a;
+  register long x1 __asm__("x1") = b;
+  register long x2 __asm__("x2") = c;
+  register long x3 __asm__("x3") = d;
+  __asm__ volatile("svc #0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3) : "memory");
+  return x0;
+}
+#endif
+#define call(number, a, b, c, d) call(number, (long)(a), (long)(b), (long)(c), (long)(d))
+
+static char **environment;
+
+static long length(const char *text) {
+  long count = 0;
+  while (text[count]) count++;
+  return count;
+}
+
+static void say(const char *text) { call(SYS_write, 2, text, length(text), 0); }
+
+static _Noreturn void fail(int code, const char *text, const char *thing, const char *why) {
+  say("cdebug: Cannot ");
+  say(text);
+  say(thing);
+  say(why);
+  say("\n");
+  for (;;) call(SYS_exit_group, code, 0, 0, 0);
+}
+
+static int same(const char *a, const char *b) {
+  while (*a && *a == *b) a++, b++;
+  return *a == *b;
+}
+
+static const char *base(const char *path) {
+  const char *found = path;
+  for (; *path; path++) {
+    if (*path == '/') found = path + 1;
+  }
+  return found;
+}
+
+/* Writes the texts after one another, cut at the end of a path's room. */
+static void join(char *to, const char *a, const char *b, const char *c) {
+  const char *parts[] = {a, b, c};
+  char *end = to + path_size - 1;
+  for (int i = 0; i < 3; i++) {
+    for (const char *at = parts[i]; *at && to < end; at++) *to++ = *at;
+  }
+  *to = 0;
+}
+
+/* The file's first bytes, a zero after them; their number, or a negative error. */
+static long head(const char *path, char *to, long size) {
+  long fd = call(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+  if (fd < 0) return fd;
+  long count = 0, got;
+  while ((got = call(SYS_read, fd, to + count, size - 1 - count, 0)) > 0) count += got;
+  call(SYS_close, fd, 0, 0, 0);
+  to[count] = 0;
+  return count;
+}
+
+/* Where a path of the root filesystem is, every link on the way followed as if that were /. */
+static void resolve(const char *root, const char *path, char *found) {
+  char left[path_size], link[path_size];
+  join(left, path, "", "");
+  join(found, root, "", "");
+  long top = length(root);
+  int followed = 0;
+  for (char *at = left; *at;) {
+    char *part = at;
+    while (*at && *at != '/') at++;
+    if (*at) *at++ = 0;
+    long size = length(found);
+    if (!*part || same(part, ".")) continue;
+    if (same(part, "..")) {
+      while (size > top && found[--size] != '/') {}
+      found[size] = 0;
+      continue;
+    }
+    join(found, found, "/", part);
+    long count = call(SYS_readlinkat, AT_FDCWD, found, link, path_size - 1);
+    if (count < 0 || ++followed > links) continue;
+    link[count] = 0;
+    found[*link == '/' ? top : size] = 0;
+    join(link, link, "/", at);
+    join(left, link, "", "");
+    at = left;
+  }
+}
+
+/* Becomes a program of the root filesystem. There is room for `prefixes` texts before `args`. */
+static _Noreturn void launch(const char *root, const char *name, char **args) {
+  static char path[path_size], shown[path_size], loader[path_size], text[head_size], libraries[libraries_size];
+  static char names[interpreters][path_size], scripts[interpreters][path_size];
+  for (int depth = 0; depth < interpreters; depth++) {
+    resolve(root, name, path);
+    join(shown, root, name, "");
+    long count = head(path, text, head_size);
+    if (count < 0) fail(not_found, "run ", name, ": the toolkit does not have it");
+
+    Elf64_Ehdr *file = (void *)text;
+    if (count >= (long)sizeof *file && text[0] == 0x7f && text[1] == 'E' && text[2] == 'L' && text[3] == 'F') {
+      const char *interpreter = 0;
+      for (int i = 0; i < file->e_phnum && file->e_ident[EI_CLASS] == ELFCLASS64; i++) {
+        Elf64_Phdr *part = (void *)(text + file->e_phoff + (unsigned long)i * sizeof *part);
+        if (file->e_phoff > head_size || (char *)(part + 1) > text + count) break;
+        if (part->p_type == PT_INTERP && part->p_offset < (unsigned long)count) interpreter = text + part->p_offset;
+      }
+      if (!interpreter) {
+        *--args = shown;
+        call(SYS_execve, path, args, environment, 0);
+        fail(not_executable, "run ", name, ": the kernel does not take it");
+      }
+      resolve(root, interpreter, loader);
+      join(libraries, root, "/.cdebug/libraries", "");
+      if (head(libraries, libraries, libraries_size) < 0) *libraries = 0;
+      *--args = path;
+      /* Older loaders do not know this option, and few programs need it. */
+      if (!same(base(path), base(name))) *--args = shown, *--args = "--argv0";
+      *--args = libraries;
+      *--args = "--library-path";
+      *--args = loader;
+      call(SYS_execve, loader, args, environment, 0);
+      fail(not_executable, "run ", name, ": the toolkit has no loader for it");
+    }
+
+    /* A script; one without a first line for the kernel is the shell's, as every shell does it. */
+    join(scripts[depth], shown, "", "");
+    *--args = scripts[depth];
+    if (text[0] != '#' || text[1] != '!') {
+      name = "/bin/sh";
+      continue;
+    }
+    char *at = text + 2, *option, *end;
+    while (*at == ' ' || *at == '\t') at++;
+    for (end = at; *end && *end != '\n';) end++;
+    while (end > at && (end[-1] == ' ' || end[-1] == '\t')) end--;
+    *end = 0;
+    for (option = at; *option && *option != ' ' && *option != '\t';) option++;
+    if (*option) {
+      *option++ = 0;
+      while (*option == ' ' || *option == '\t') option++;
+    }
+    join(names[depth], at, "", "");
+    name = names[depth];
+    if (*option) {
+      static char options[interpreters][head_size];
+      join(options[depth], option, "", "");
+      *--args = options[depth];
+    }
+  }
+  fail(not_executable, "run ", name, ": its interpreters are scripts without end");
+}
+
+static _Noreturn void wrapped(char *self, const char *wrapper, char **args) {
+  static char text[head_size];
+  if (head(wrapper, text, head_size) < 0) fail(not_found, "read ", wrapper, "");
+  char *name = text;
+  while (*name && *name++ != '\n') {}
+  for (char *at = name; *at; at++) {
+    if (*at == '\n') *at = 0;
+  }
+  self[length(self) - (long)sizeof "/.cdebug/launch" + 1] = 0;
+  launch(self, name, args);
+}
+
+static unsigned number(char **text) {
+  unsigned value = 0;
+  for (; **text >= '0' && **text <= '9'; ++*text) value = value * 10 + (unsigned)(**text - '0');
+  return value;
+}
+
+static void set_rights(unsigned rights) {
+  struct __user_cap_header_struct head = {_LINUX_CAPABILITY_VERSION_3, 0};
+  struct __user_cap_data_struct data[2] = {{rights, rights, 0}, {0, 0, 0}};
+  call(SYS_capset, &head, data, 0, 0);
+}
+
+static _Noreturn void enter(char *ids, const char *root, char **args) {
+  /* Who is not root, but the target's own user, may look where root may not. */
+  int entered = same(root, "/") || call(SYS_chroot, root, 0, 0, 0) == 0;
+  if (*ids != '-') {
+    static unsigned groups[most_groups];
+    int count = 0;
+    char *shown = ids;
+    unsigned uid = number(&ids);
+    while (*ids && count < most_groups) ids++, groups[count++] = number(&ids);
+    call(SYS_prctl, PR_SET_KEEPCAPS, !entered, 0, 0);
+    if (call(SYS_setgroups, count, groups, 0, 0) || call(SYS_setresgid, groups[0], groups[0], groups[0], 0) ||
+        call(SYS_setresuid, uid, uid, uid, 0)) {
+      fail(refused, "run as ", shown, ": the sidecar may not change its user; --cap-add SETUID,SETGID lets it");
+    }
+    if (!entered) {
+      set_rights(1u << CAP_SYS_CHROOT);
+      entered = call(SYS_chroot, root, 0, 0, 0) == 0;
+      set_rights(0);
+    }
+  }
+  if (!entered) fail(refused, "enter the target's root filesystem: the sidecar may not look into ", root, "");
+  call(SYS_chdir, "/", 0, 0, 0);
+  call(SYS_execve, *args, args, environment, 0);
+  fail(not_found, "run ", *args, "");
+}
+
+static _Noreturn void hold(void) {
+  unsigned long all = ~0ul;
+  call(SYS_rt_sigprocmask, SIG_BLOCK, &all, 0, sizeof all);
+  for (;;) {
+    long signal = call(SYS_rt_sigtimedwait, &all, 0, 0, sizeof all);
+    if (signal == SIGTERM || signal == SIGINT) call(SYS_exit_group, 0, 0, 0, 0);
+    while (call(SYS_wait4, -1, 0, 1, 0) > 0) {}
+  }
+}
+
+__attribute__((used)) static _Noreturn void begin(long *stack) {
+  long count = *stack;
+  char **given = (char **)(stack + 1);
+  environment = given + count + 1;
+  if (count < 2) fail(refused, "launch: nothing is named", "", "");
+  if (same(given[1], "hold")) hold();
+  if (*given[1] != '/') {
+    if (count < 4) fail(refused, "enter: IDS, ROOT and PROGRAM are needed", "", "");
+    enter(given[1], given[2], given + 3);
+  }
+  char *args[prefixes + count];
+  for (long i = 2; i <= count; i++) args[prefixes + i - 2] = given[i];
+  wrapped(given[0], given[1], args + prefixes);
+}
