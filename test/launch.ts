@@ -1,6 +1,6 @@
 /**
- * `deno task launch`: builds plans/enter/launch.c for each architecture and writes plans/enter/launch.sh, which
- * holds the programs as text. With `--check`, compares instead: 0 if they are the same, 1 if not, 2 where it
+ * `deno task launch`: builds plans/enter/launch.c for each architecture and writes plans/enter/launch.json, which
+ * holds the programs in Base64. With `--check`, compares instead: 0 if they are the same, 1 if not, 2 where it
  * cannot be told, because the compilers are not those that made them.
  */
 
@@ -8,7 +8,7 @@ import { exists, hasProgram, install, obstacle, say } from "./engines/debian.ts"
 import { temporaryDirectory } from "./temporary.ts";
 
 const SOURCE = new URL("../plans/enter/launch.c", import.meta.url).pathname;
-const DATA = new URL("../plans/enter/launch.sh", import.meta.url).pathname;
+const DATA = new URL("../plans/enter/launch.json", import.meta.url).pathname;
 
 /** As `uname -m` calls them, and the compiler for each. */
 const COMPILERS = {
@@ -49,7 +49,7 @@ async function main(args: readonly string[]): Promise<number> {
   }
   const kept = await Deno.readTextFile(DATA);
   if (kept === built) return 0;
-  const madeBy = (text: string) => /^# Made by .*$/m.exec(text)?.[0];
+  const madeBy = (text: string) => /"madeBy": .*/.exec(text)?.[0];
   if (madeBy(kept) !== madeBy(built)) {
     say(`${DATA} is not from these compilers`);
     return 2;
@@ -58,27 +58,18 @@ async function main(args: readonly string[]): Promise<number> {
   return 1;
 }
 
-/** The text of launch.sh. Throws with the compiler's words if the source does not compile. */
+/** The text of launch.json. Throws with the compiler's words if the source does not compile. */
 async function build(): Promise<string> {
   const versions: string[] = [];
-  const cases: string[] = [];
+  const programs: Record<string, string> = {};
   await using directory = await temporaryDirectory();
   for (const [machine, compiler] of Object.entries(COMPILERS)) {
     versions.push(`${compiler} ${(await output(compiler, ["-dumpfullversion"])).trim()}`);
     const program = `${directory.path}/${machine}`;
     await output(compiler, [...FLAGS, "-o", program, SOURCE]);
-    cases.push(`    ${machine}) printf '${printfText(loaded(await Deno.readFile(program)))}' ;;`);
+    programs[machine] = loaded(await Deno.readFile(program)).toBase64();
   }
-  return `# Prints the program launch, of launch.c, for the toolkit's architecture.
-# Made by deno task launch with ${versions.join(" and ")}.
-# shellcheck disable=SC2016,SC2183 # it is a program, and its dollars are machine code
-launch() {
-  case $(uname -m) in
-${cases.join("\n")}
-    *) fail "Cannot start the session: cdebug has no launch for the architecture $(uname -m)" ;;
-  esac
-}
-`;
+  return JSON.stringify({ madeBy: versions.join(" and "), ...programs }, null, 2) + "\n";
 }
 
 /** An ELF file without what the kernel does not load: the sections and their names. Source: elf(5). */
@@ -94,18 +85,6 @@ function loaded(file: Uint8Array<ArrayBuffer>): Uint8Array {
   view.setBigUint64(40, 0n, true);
   file.fill(0, 58, 64);
   return file.subarray(0, end);
-}
-
-/** Bytes as a format of printf(1) between single quotes. */
-function printfText(bytes: Uint8Array): string {
-  let text = "";
-  for (const byte of bytes.toReversed()) {
-    const char = String.fromCharCode(byte);
-    const plain = /[ -~]/.test(char) && !"\\%'".includes(char);
-    // Three digits only where the next character would be taken for one of them.
-    text = (plain ? char : `\\${byte.toString(8).padStart(/^[0-7]/.test(text) ? 3 : 1, "0")}`) + text;
-  }
-  return text;
 }
 
 async function output(program: string, args: string[]): Promise<string> {
