@@ -1,7 +1,7 @@
 /** The contract between the executor and an engine. A driver translates specs and knows nothing of debugging. */
 
 import type { Sidecar } from "./plan.ts";
-import type { Candidate, Capabilities, Engine, Target } from "./target.ts";
+import type { Candidate, Capabilities, Engine, Kind, Target } from "./target.ts";
 
 /** Where a sidecar's input comes from and its output goes to; a stream that is missing is closed or dropped. */
 export interface Streams {
@@ -28,6 +28,8 @@ export interface Realised {
   readonly env: Readonly<Record<string, string>>;
   /** Not attached: the streams are closed, and the container outlives cdebug. */
   readonly detached: boolean;
+  /** The container that it joins instead of the target's, by ID. */
+  readonly joined?: string;
   /** Where to mount the root filesystem of a target that has stopped. */
   readonly targetRoot?: string;
 }
@@ -55,14 +57,14 @@ export interface Running {
 export interface Driver extends AsyncDisposable {
   readonly engine: Engine;
   readonly capabilities: Capabilities;
-  /** The target as it is now. Throws CdebugError if it is unknown, ambiguous or not running. */
-  inspect(name: string): Promise<Target>;
+  /** The target as it is now. Throws CdebugError if it is unknown, ambiguous, or neither running nor stopped. */
+  inspect(name: string, kind?: Kind): Promise<Target>;
   /** Whether a target, by ID, runs; `gone` if there is no such container any more. */
   state(id: string): Promise<"running" | "stopped" | "gone">;
   /** All containers, for pickers and suggestions. */
   list(): Promise<Candidate[]>;
   /**
-   * Starts a sidecar and returns as soon as it runs. Pulls its image as the spec says. When it has failed, or
+   * Starts a sidecar and returns as soon as it runs. Pulls its image, or makes it of a container, as the spec says. When it has failed, or
    * `signal` has fired, nothing is left of it. The engine removes the container when it has ended, unless the
    * spec keeps it.
    */
@@ -74,18 +76,19 @@ export interface Driver extends AsyncDisposable {
   ): Promise<Running>;
   /** Runs one more process in a running sidecar. */
   exec(id: string, argv: readonly string[], streams: Streams): Promise<Running>;
-  /** Removes a sidecar, running or not; one that is gone is no error. */
+  /** Removes a sidecar, running or not, and the image that was made for it; one that is gone is no error. */
   remove(id: string): Promise<void>;
 }
 
 /**
- * The argv that runs a spec's script in one of its modes. The text itself travels in the environment
+ * The argv that runs a spec's script in one of its modes; without a script, it is `args`. The text itself travels in the environment
  * (`CDEBUG_SCRIPT`), so that process lists stay readable.
  */
 export function scriptCommand(
   sidecar: Sidecar,
   args: readonly string[],
 ): string[] {
+  if (sidecar.shell === undefined) return [...args];
   return [sidecar.shell, "-c", 'eval "$CDEBUG_SCRIPT"', "cdebug", ...args];
 }
 

@@ -78,7 +78,10 @@ export async function execute(plan: Plan, driver: Driver, around: Surroundings):
     name: sidecar.containerName ??
       `cdebug-${session}${sidecar.name === plan.session.attach ? "" : `-${sidecar.name}`}`,
     labels: { ...labels, "cdebug.role": sidecar.name },
-    env: { ...resolveEnv(sidecar, around.env), CDEBUG_SESSION: session, CDEBUG_SCRIPT: sidecar.script },
+    env: {
+      ...resolveEnv(sidecar, around.env),
+      ...sidecar.script !== undefined && { CDEBUG_SESSION: session, CDEBUG_SCRIPT: sidecar.script },
+    },
     detached: plan.session.detach,
   });
   const run = new Session(plan, driver, around);
@@ -122,9 +125,10 @@ class Session {
 
   async start(spec: Realised): Promise<void> {
     const { sidecar } = spec;
+    const joined = this.#started.find(({ spec }) => spec.sidecar.name === sidecar.joins)?.running.id;
     try {
       const running = await this.#driver.run(
-        spec,
+        joined === undefined ? spec : { ...spec, joined },
         this.#streams(sidecar),
         this.#setup.signal,
         this.#around.report,
@@ -296,7 +300,7 @@ class Session {
       if (attempt > 0) await new Promise((resolve) => setTimeout(resolve, 300));
       try {
         const state = await this.#driver.state(target.id);
-        if (attempt === 0 && state !== "running") {
+        if (attempt === 0 && state !== "running" && target.state === "running") {
           this.#around.report({ kind: "target-stopped", target: target.name });
         }
         if (!undo || state === "gone") return;

@@ -65,6 +65,7 @@ const execRequest = v.strictObject({
   pull: v.exactOptional(pullPolicy),
   entrypoint: v.exactOptional(text),
   noLink: v.exactOptional(flag),
+  stopped: v.exactOptional(flag),
   toolkit: v.exactOptional(v.picklist(["static", "dynamic", "nix"])),
   root: v.exactOptional(v.picklist(["target", "toolkit"])),
   runtime: v.exactOptional(text),
@@ -73,10 +74,19 @@ const execRequest = v.strictObject({
 
 const target = v.strictObject({
   engine: text,
+  state: described(
+    v.picklist(["running", "stopped", "image"]),
+    "image: not a container, but what one could be made of.",
+  ),
+  exitCode: described(v.exactOptional(v.pipe(v.number(), v.integer())), "Of a container that has stopped."),
   name: text,
   id: text,
   startedAt: text,
   image: text,
+  platform: described(
+    v.exactOptional(text),
+    "Of the image, as in linux/arm64, where the plan depends on it.",
+  ),
   pid: described(
     v.nullable(v.pipe(v.number(), v.integer(), v.minValue(1))),
     "The main process's number in the PID namespace that a sidecar shares; null where the engine cannot tell.",
@@ -109,6 +119,15 @@ const mount = v.strictObject({
   readOnly: flag,
 });
 
+const file = v.strictObject({
+  path: text,
+  base64: described(v.pipe(text, v.base64()), "What is in it."),
+  mode: described(
+    v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0o7777)),
+    "As in chmod, but decimal.",
+  ),
+});
+
 const sidecar = v.strictObject({
   name,
   reason: described(
@@ -126,6 +145,14 @@ const sidecar = v.strictObject({
     v.exactOptional(flag),
     "The container stays after the session.",
   ),
+  snapshot: described(
+    v.exactOptional(text),
+    "The filesystem is a copy of this container's, as it is when the plan is applied, not the image's.",
+  ),
+  joins: described(
+    v.exactOptional(name),
+    "An earlier sidecar: what is shared with the target is shared with that one instead.",
+  ),
   namespaces: v.strictObject({
     network: namespace,
     pid: namespace,
@@ -139,15 +166,16 @@ const sidecar = v.strictObject({
   dropLinuxCapabilities: v.exactOptional(texts),
   securityOptions: v.exactOptional(texts),
   mounts: v.exactOptional(v.array(mount)),
+  files: described(v.exactOptional(v.array(file)), "Put into the filesystem before the start."),
   env: v.exactOptional(env),
   tty: flag,
   stdin: described(
     v.picklist(["none", "lifeline", "open"]),
     "none: closed. open: the user's input. lifeline: carries nothing; when it closes, the sidecar ends.",
   ),
-  shell: described(text, "The toolkit's program that runs the script."),
-  script: text,
-  args: texts,
+  shell: described(v.exactOptional(text), "The toolkit's program that runs the script."),
+  script: v.exactOptional(text),
+  args: described(texts, "The script's arguments; without a script, the program and its arguments."),
   hangup: described(
     v.exactOptional(texts),
     "The script's args, run beside it, that end the sidecar's command when their stdin closes.",
@@ -363,6 +391,17 @@ function contradictions(plan: Plan): { keys: unknown[]; text: string }[] {
         keys: ["sidecars", i, "name"],
         text: `Expected a name of its own, "${name}" is taken`,
       });
+    }
+  });
+  plan.sidecars.forEach(({ joins, script, shell }, i) => {
+    if (joins !== undefined && !names.slice(0, i).includes(joins)) {
+      faults.push({
+        keys: ["sidecars", i, "joins"],
+        text: `Expected the name of an earlier sidecar, found "${joins}"`,
+      });
+    }
+    if ((script === undefined) !== (shell === undefined)) {
+      faults.push({ keys: ["sidecars", i], text: "Expected shell and script, or neither" });
     }
   });
   if (!names.includes(plan.session.attach)) {

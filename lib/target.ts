@@ -3,13 +3,15 @@
 import { CdebugError, nearest } from "./errors.ts";
 import type { PlannedTarget } from "./plan.ts";
 
-/** The target as observed once: a frozen snapshot. Running, or `inspect` would have refused it. */
+/** The target as observed once: a frozen snapshot. */
 export type Target = Readonly<PlannedTarget>;
 
 /** What an engine's driver can do, as data, known before planning. */
 export interface Capabilities {
   /** The namespaces of a target that a sidecar can share. */
   readonly join: readonly ("network" | "pid" | "ipc" | "uts")[];
+  /** Whether a sidecar can be made of a container's filesystem, with files put into it. */
+  readonly snapshot: boolean;
 }
 
 /** What is shown of a container in lists and suggestions. */
@@ -23,43 +25,64 @@ export interface Candidate {
 /** A target as named by the user: `docker://web` → engine `docker`, name `web`. */
 export interface Ref {
   readonly engine: Engine;
+  readonly kind: Kind;
   readonly name: string;
 }
+
+/** What a ref can name. */
+export type Kind = "container" | "image";
 
 /** The engines there is a driver for; each is also the scheme of its refs. */
 export const ENGINES = ["docker", "podman"] as const;
 export type Engine = typeof ENGINES[number];
 
+/** The schemes of refs: each engine's for its containers, and for its images; `image://` is the default engine's. */
+const SCHEMES: Readonly<Record<string, Pick<Ref, "engine" | "kind">>> = {
+  ...Object.fromEntries(ENGINES.flatMap((engine) => [
+    [engine, { engine, kind: "container" }],
+    [`${engine}-image`, { engine, kind: "image" }],
+  ])),
+  image: { engine: ENGINES[0], kind: "image" },
+};
+
+/** What the engines take for a name; anything else could reach another address of their API. */
+const NAMES: Readonly<Record<Kind, RegExp>> = {
+  container: /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/,
+  image: /^[a-zA-Z0-9][a-zA-Z0-9_.:@-]*(\/[a-zA-Z0-9_][a-zA-Z0-9_.:@-]*)*$/,
+};
+
 /** Reads `[SCHEME://]NAME`. Throws CdebugError for a scheme without a driver, or a name that cannot be one. */
 export function parseRef(text: string): Ref {
-  const [, scheme, rest] = /^([a-zA-Z0-9+.-]+):\/\/(.*)$/s.exec(text) ??
-    [text, "docker", text];
-  const engine = ENGINES.find((known) => known === scheme);
-  if (engine === undefined) {
-    const near = nearest(scheme!, ENGINES);
+  const [, scheme, name] = /^([a-zA-Z0-9+.-]+):\/\/(.*)$/s.exec(text) ?? [text, ENGINES[0], text];
+  const known = Object.hasOwn(SCHEMES, scheme!) ? SCHEMES[scheme!]! : undefined;
+  if (known === undefined) {
+    const schemes = Object.keys(SCHEMES);
+    const near = nearest(scheme!, schemes);
     throw new CdebugError(
       `Cannot find target "${text}": unknown scheme "${scheme}"`,
-      {
-        hint: `cdebug knows ${
-          (near.length > 0 ? near : ENGINES).map((known) => `${known}://`)
-            .join(", ")
-        }`,
-      },
+      { hint: `cdebug knows ${(near.length > 0 ? near : schemes).map((found) => `${found}://`).join(", ")}` },
     );
   }
-  // The engine's own rule for names; anything else could reach another address of its API.
-  if (!/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(rest!)) {
+  const { engine, kind } = known;
+  if (!NAMES[kind].test(name!)) {
     throw new CdebugError(
-      `Cannot find target "${text}": "${rest}" is not a container's name or ID`,
-      { hint: `${engine} ps  lists the containers` },
+      `Cannot find target "${text}": "${name}" is not ${
+        kind === "image" ? "an image's name" : "a container's name or ID"
+      }`,
+      { hint: kind === "image" ? `${engine} images  lists them` : `${engine} ps  lists the containers` },
     );
   }
-  return { engine, name: rest! };
+  return { ...known, name: name! };
+}
+
+/** The target of a plan, by a ref that is sure to mean the same. */
+export function refOf({ engine, state, name }: Target): string {
+  return `${engine}${state === "image" ? "-image" : ""}://${name}`;
 }
 
 /** What has changed between the target of a plan and the target of now, or nothing. */
 export function differences(planned: Target, now: Target): string[] {
-  return (["id", "startedAt"] as const)
+  return (["id", "startedAt", "state"] as const)
     .filter((key) => planned[key] !== now[key])
     .map((key) => `${key} was ${planned[key]}, is ${now[key]}`);
 }

@@ -5,7 +5,7 @@ import type { Values } from "../lib/flags.ts";
 import type { Plan, Request, RequestSurroundings, Sidecar } from "../lib/plan.ts";
 import type { Capabilities, Target } from "../lib/target.ts";
 import { script } from "./enter.ts";
-import { isTargetsOwn, leastRights, shareNamespaces } from "./sidecar.ts";
+import { copyOf, isTargetsOwn, leastRights, shareNamespaces } from "./sidecar.ts";
 
 const DEFAULT_IMAGE = "docker.io/library/busybox:musl";
 
@@ -101,6 +101,10 @@ export const flags = {
     type: "boolean",
     help: "Write nothing into the target, not even the link to the toolkit",
   },
+  stopped: {
+    type: "boolean",
+    help: "Take a throw-away copy of the filesystem of a target that has stopped",
+  },
   toolkit: {
     type: "string",
     choices: ["static", "dynamic", "nix"],
@@ -193,6 +197,7 @@ export function request(
     ...values.pull && { pull: values.pull as Sidecar["pull"] },
     ...values.entrypoint && { entrypoint: values.entrypoint },
     ...values["no-link"] && { noLink: true },
+    ...values.stopped && { stopped: true },
     ...values.toolkit && { toolkit: values.toolkit as NonNullable<Request["toolkit"]> },
     ...values.root && { root: values.root as NonNullable<Request["root"]> },
     ...values.runtime && { runtime: values.runtime },
@@ -203,10 +208,12 @@ export function request(
 /** The plan of a session. Pure: the same request on the same target gives the same plan. */
 export function compile(
   request: Request,
-  target: Target,
+  found: Target,
   capabilities: Capabilities,
 ): Plan {
   const { tty = false, interactive = false, detach = false } = request;
+  const copy = found.state === "running" ? undefined : copyOf(found, request, capabilities);
+  const target = copy?.target ?? found;
   const { namespaces, reasons: shared } = shareNamespaces(target, capabilities);
   const { rights, reasons: granted } = leastRights(target, request);
   const reasons = [...granted, ...shared];
@@ -248,6 +255,7 @@ export function compile(
     ...request.platform && { platform: request.platform },
     ...request.name && { containerName: request.name },
     ...request.keep && { keep: true },
+    ...copy && { joins: copy.sidecar.name },
     namespaces,
     user: "0",
     ...rights,
@@ -272,13 +280,13 @@ export function compile(
     ],
     ...mode === "attached" && !detach && { hangup: ["hangup"] },
     signal: ["signal"],
-    ...link === "link" && { undo: ["undo", process] },
+    ...link === "link" && !copy && { undo: ["undo", process] },
   };
   return {
     version: 1,
     request,
-    target,
-    sidecars: [debugger_],
+    target: found,
+    sidecars: copy ? [copy.sidecar, debugger_] : [debugger_],
     session: {
       kind: "exec",
       attach: debugger_.name,

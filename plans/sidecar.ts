@@ -1,7 +1,9 @@
 /** What every sidecar owes to its target: which namespaces it shares, and the least rights that will do. */
 
-import type { Sidecar } from "../lib/plan.ts";
+import { CdebugError } from "../lib/errors.ts";
+import type { Request, Sidecar } from "../lib/plan.ts";
 import type { Capabilities, Target } from "../lib/target.ts";
+import { LAUNCH } from "./enter.ts";
 
 type Namespaces = Sidecar["namespaces"];
 
@@ -37,6 +39,71 @@ export function shareNamespaces(
     reasons,
   };
 }
+
+/**
+ * For a target that does not run: a sidecar that runs a throw-away copy of its filesystem, with nothing of it
+ * started, and that copy as a target. Throws CdebugError where there can be none, or where the user has not asked.
+ */
+export function copyOf(
+  found: Target,
+  { stopped, detach }: Pick<Request, "stopped" | "detach">,
+  capabilities: Capabilities,
+): { sidecar: Sidecar; target: Target } {
+  const refused = (why: string, hint: string) =>
+    new CdebugError(`Cannot debug "${found.name}": ${why}`, { hint });
+  const start = `${found.engine} start ${found.name}`;
+  if (found.state === "stopped" && !stopped) {
+    throw refused(
+      `it is not running (exit code ${found.exitCode})`,
+      `${start}; or --stopped for a throw-away copy of its filesystem`,
+    );
+  }
+  if (!capabilities.snapshot) {
+    throw refused(`it does not run, and ${found.engine} makes no copies of filesystems`, start);
+  }
+  if (detach) {
+    throw refused(
+      "a copy of it is thrown away when cdebug ends, and with --detach it ends at once",
+      "leave out -d",
+    );
+  }
+  const program = LAUNCH[found.platform?.split("/")[1] ?? ""];
+  if (!program) {
+    throw refused(`cdebug has no program to wait in a copy of it on ${found.platform}`, start);
+  }
+  const target: Target = {
+    ...found,
+    pid: 1,
+    user: "",
+    readOnlyRoot: false,
+    privileged: false,
+    namespaces: { network: "own", pid: "own", ipc: "own", uts: "own", user: "engine" },
+    addLinuxCapabilities: [],
+    dropLinuxCapabilities: [],
+    securityOptions: [],
+  };
+  return {
+    target,
+    sidecar: {
+      name: "copy",
+      reason: `runs a throw-away copy of ${
+        found.state === "image" ? "the image" : "the stopped target"
+      }, of which nothing is started but a program that waits`,
+      image: found.image,
+      pull: "never",
+      ...found.state === "stopped" && { snapshot: found.id },
+      namespaces: { network: "own", pid: "own", ipc: "own", uts: "own", user: "engine" },
+      user: "0",
+      files: [{ path: WAITING, base64: program, mode: 0o755 }],
+      tty: false,
+      stdin: "none",
+      args: [WAITING, "hold"],
+    },
+  };
+}
+
+/** Where the program that waits is in a copy. */
+const WAITING = "/.cdebug-hold";
 
 /** Who the session is, and the rights that its request adds to, or takes from, the target's own. */
 export interface AskedRights {

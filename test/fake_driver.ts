@@ -34,6 +34,7 @@ interface Container {
 export function fakeTarget(changes: Partial<Target> = {}): Target {
   return {
     engine: "docker",
+    state: "running",
     name: "web",
     id: "4213d19412eb701a",
     startedAt: "2026-11-23T11:55:01.5Z",
@@ -84,7 +85,7 @@ export function openFake(): FakeEngine {
 
   return {
     engine: "docker",
-    capabilities: { join: ["network", "pid", "ipc"] },
+    capabilities: { join: ["network", "pid", "ipc"], snapshot: true },
     journal,
     specs,
     images,

@@ -4,8 +4,8 @@ import { openDriver } from "../driver.ts";
 import { CdebugError, printable, reason } from "../errors.ts";
 import { COMMON_FLAGS, type Flags, formatFlags, parseFlags } from "../flags.ts";
 import { MAX_PLAN_SIZE, parsePlan, type Plan, type Planner, type Sidecar } from "../plan.ts";
-import { differences, parseRef, type Target } from "../target.ts";
-import { print, runPlan } from "./session.ts";
+import { differences, parseRef, refOf, type Target } from "../target.ts";
+import { confirm, print, runPlan } from "./session.ts";
 
 export const summary = "Run a saved plan";
 
@@ -61,9 +61,9 @@ export async function apply(
   let plan = saved;
   const again = values.retarget !== undefined;
   const request = values.retarget ? { ...saved.request, target: values.retarget } : saved.request;
-  const ref = again ? parseRef(request.target) : { engine: saved.target.engine, name: saved.target.name };
-  await using driver = await openDriver(parseRef(`${ref.engine}://${ref.name}`).engine, request.runtime);
-  const target = await driver.inspect(ref.name);
+  const ref = parseRef(again ? request.target : refOf(saved.target));
+  await using driver = await openDriver(ref.engine, request.runtime);
+  const target = await driver.inspect(ref.name, ref.kind);
   if (again) {
     const planner = await planners(saved.request.command);
     plan = planner.compile(request, target, driver.capabilities);
@@ -155,10 +155,7 @@ async function confirmRights(rights: readonly string[], granted: boolean): Promi
   if (!Deno.stdin.isTerminal()) {
     throw new CdebugError("Cannot apply: these rights are not granted", { hint: "--yes grants them" });
   }
-  await Deno.stderr.write(new TextEncoder().encode("Grant them? [y/N] "));
-  const answer = new Uint8Array(64);
-  const count = await Deno.stdin.read(answer);
-  if (!/^y(es)?$/i.test(new TextDecoder().decode(answer.subarray(0, count ?? 0)).trim())) {
+  if (!await confirm("Grant them?")) {
     throw new CdebugError("Cannot apply: these rights were refused");
   }
 }

@@ -5,7 +5,7 @@ import { CdebugError, reason } from "../errors.ts";
 import { COMMON_FLAGS, type Flags, formatFlags, parseFlags, type Values } from "../flags.ts";
 import type { Plan, Planner } from "../plan.ts";
 import { parseRef } from "../target.ts";
-import { print, runPlan } from "./session.ts";
+import { confirm, print, runPlan } from "./session.ts";
 
 /** What every command that makes plans takes besides its own flags. */
 const LIVE_FLAGS = {
@@ -33,15 +33,23 @@ export async function live<F extends Flags>(
     await print(formatHelp(planner));
     return 0;
   }
-  const request = planner.request(own, rest, {
+  let request = planner.request(own, rest, {
     cwd: Deno.cwd(),
     image: Deno.env.get("CDEBUG_IMAGE") || undefined,
     readText,
   });
   const ref = parseRef(request.target);
   await using driver: Driver = await openDriver(ref.engine, request.runtime);
-  const plan: Plan = planner.compile(request, await driver.inspect(ref.name), driver.capabilities);
-  if (options.print || common["dry-run"]) {
+  const printing = options.print || common["dry-run"];
+  const target = await driver.inspect(ref.name, ref.kind);
+  if (target.state === "stopped" && !request.stopped && !printing && Deno.stdin.isTerminal()) {
+    const stopped = await confirm(
+      `"${target.name}" is not running (exit code ${target.exitCode}). Take a throw-away copy of its filesystem?`,
+    );
+    request = { ...request, ...stopped && { stopped } };
+  }
+  const plan: Plan = planner.compile(request, target, driver.capabilities);
+  if (printing) {
     const { formatPlan } = await import("../plan.ts");
     await print(formatPlan(plan, { showValues: common["show-values"] ?? false }));
     return 0;

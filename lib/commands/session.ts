@@ -110,6 +110,14 @@ export async function print(text: string): Promise<void> {
   }
 }
 
+/** Asks on the terminal; anything but a yes is a no. */
+export async function confirm(question: string): Promise<boolean> {
+  await Deno.stderr.write(new TextEncoder().encode(`${printable(question)} [y/N] `));
+  const answer = new Uint8Array(64);
+  const count = await Deno.stdin.read(answer);
+  return /^y(es)?$/i.test(new TextDecoder().decode(answer.subarray(0, count ?? 0)).trim());
+}
+
 /** This process's input; what cannot be read, a directory for one, is told and ends it. */
 function readStdin(failed: (error: unknown) => void): ReadableStream<Uint8Array> {
   const reader = Deno.stdin.readable.getReader();

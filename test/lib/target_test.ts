@@ -6,9 +6,15 @@ import { differences, parseRef } from "../../lib/target.ts";
 const pure = { permissions: "none" } as const;
 
 Deno.test("parseRef() reads names with and without a scheme", pure, () => {
-  assertEquals(parseRef("web"), { engine: "docker", name: "web" });
-  assertEquals(parseRef("docker://web_1.a-b"), { engine: "docker", name: "web_1.a-b" });
-  assertEquals(parseRef("4213d194"), { engine: "docker", name: "4213d194" });
+  assertEquals(parseRef("web"), { engine: "docker", kind: "container", name: "web" });
+  assertEquals(parseRef("docker://web_1.a-b"), { engine: "docker", kind: "container", name: "web_1.a-b" });
+  assertEquals(parseRef("image://repo.example:5000/a/b:1@sha256:0"), {
+    engine: "docker",
+    kind: "image",
+    name: "repo.example:5000/a/b:1@sha256:0",
+  });
+  assertEquals(parseRef("podman-image://busybox"), { engine: "podman", kind: "image", name: "busybox" });
+  assertEquals(parseRef("4213d194"), { engine: "docker", kind: "container", name: "4213d194" });
 });
 
 Deno.test("parseRef() refuses unknown schemes and names the known ones", pure, () => {
@@ -23,6 +29,11 @@ Deno.test("parseRef() refuses what could reach another address of an engine's AP
     const ref of ["", "docker://", "../images/x", "web/json?x", "web json", "-web", "a%2Fb", "ü", "a\nb"]
   ) {
     assertThrows(() => parseRef(ref), CdebugError, "is not a container's name or ID");
+  }
+  for (
+    const ref of ["image://", "image://../x", "image://a/../b", "image://a?b", "image://a//b", "image:///a"]
+  ) {
+    assertThrows(() => parseRef(ref), CdebugError, "is not an image's name");
   }
 });
 

@@ -9,7 +9,7 @@ import type { RequestSurroundings } from "../../lib/plan.ts";
 import type { Target } from "../../lib/target.ts";
 
 const pure = { permissions: "none" } as const;
-const capabilities = { join: ["network", "pid", "ipc"] } as const;
+const capabilities = { join: ["network", "pid", "ipc"], snapshot: true } as const;
 
 const around: RequestSurroundings = {
   cwd: "/home/me",

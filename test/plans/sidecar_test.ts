@@ -7,7 +7,10 @@ const pure = { permissions: "none" } as const;
 
 function shared(namespaces: Partial<Target["namespaces"]>, join: ("network" | "pid" | "ipc" | "uts")[]) {
   const target = fakeTarget();
-  return shareNamespaces({ ...target, namespaces: { ...target.namespaces, ...namespaces } }, { join });
+  return shareNamespaces({ ...target, namespaces: { ...target.namespaces, ...namespaces } }, {
+    join,
+    snapshot: true,
+  });
 }
 
 Deno.test("shareNamespaces() shares what the target and the engine allow, and says what not", pure, () => {

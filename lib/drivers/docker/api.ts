@@ -43,6 +43,8 @@ export interface Api extends AsyncDisposable {
 export interface RequestOptions {
   readonly query?: Record<string, string | number | boolean | undefined>;
   readonly body?: unknown;
+  /** A tar archive, instead of the body. */
+  readonly archive?: Uint8Array<ArrayBuffer>;
   readonly signal?: AbortSignal;
 }
 
@@ -93,6 +95,7 @@ export async function openApi(engine: DockerEngine, runtime: string | undefined)
           body: JSON.stringify(options.body),
           headers: { "content-type": "application/json" },
         },
+        ...options.archive && { body: options.archive, headers: { "content-type": "application/x-tar" } },
       });
     } catch (error) {
       throw options.signal?.aborted ? error : unreachable(endpoint, error, relay?.complaint());

@@ -21,6 +21,7 @@ const FRAME_HEAD = 8;
 export async function openDocker(engine: DockerEngine, address: string | undefined): Promise<Driver> {
   const api = await openApi(engine, address);
   const shared = `on ${api.endpoint.address}`;
+  const snapshots: Snapshots = new Map();
 
   const list = async (): Promise<Candidate[]> => {
     const response = await api.request("GET", "/containers/json", { query: { all: true } });
@@ -37,18 +38,23 @@ export async function openDocker(engine: DockerEngine, address: string | undefin
     engine,
     // Docker joins another container's UTS namespace for nobody.
     capabilities: {
+      snapshot: true,
       join: engine === "docker" ? ["network", "pid", "ipc"] : ["network", "pid", "ipc", "uts"],
     },
     list,
 
-    async inspect(name) {
+    async inspect(name, kind = "container") {
+      if (kind === "image") return imageOf(engine, name, await inspectImage(api, name));
+      let found: Dockerode.ContainerInspectInfo;
       try {
-        const response = await api.request("GET", `/containers/${name}/json`);
-        return targetOf(engine, await response.json());
+        found = await (await api.request("GET", `/containers/${name}/json`)).json();
       } catch (error) {
         if (!(error instanceof ApiError)) throw error;
         throw await notFound(engine, name, error, shared, list);
       }
+      const target = targetOf(engine, found);
+      if (target.state === "running") return target;
+      return { ...target, platform: platformOf(await inspectImage(api, found.Image)) };
     },
 
     async state(id) {
@@ -62,7 +68,7 @@ export async function openDocker(engine: DockerEngine, address: string | undefin
       }
     },
 
-    run: (spec, streams, signal, report) => run(api, spec, streams, signal, report),
+    run: (spec, streams, signal, report) => run(api, snapshots, spec, streams, signal, report),
 
     async exec(id, argv, streams) {
       const { stdin, stderr } = streams;
@@ -92,28 +98,95 @@ export async function openDocker(engine: DockerEngine, address: string | undefin
       };
     },
 
-    remove: (id) => remove(api, id),
+    remove: (id) => remove(api, snapshots, id),
     [Symbol.asyncDispose]: () => api[Symbol.asyncDispose](),
   };
 }
 
-/** Removes a container; one that is gone, or going, is no error. An engine that does not answer is one. */
-async function remove(api: Api, id: string): Promise<void> {
+/** The images that were made for containers, by the containers' names and IDs. */
+type Snapshots = Map<string, string>;
+
+/**
+ * Removes a container, and the image that was made for it; one that is gone, or going, is no error. An engine that
+ * does not answer is one.
+ */
+async function remove(api: Api, snapshots: Snapshots, id: string): Promise<void> {
   const late = new AbortController();
   const timer = setTimeout(() => late.abort(new Error("no answer")), REMOVAL_GRACE_MS);
+  const request = (path: string, query: Record<string, boolean>) =>
+    api.request("DELETE", path, { query: { ...query, force: true }, signal: late.signal });
   try {
-    await api.request("DELETE", `/containers/${id}`, {
-      query: { force: true, v: true },
-      signal: late.signal,
-    });
-  } catch (error) {
-    if (!(error instanceof ApiError) || ![404, 409].includes(error.status)) throw error;
+    await settled(() => request(`/containers/${id}`, { v: true }), /dependent containers/);
+    const image = snapshots.get(id);
+    if (image) await settled(() => request(`/images/${image}`, {}), /in use|being used/);
   } finally {
     clearTimeout(timer);
   }
 }
 
-/** What the compiler needs to know of a container. Throws CdebugError if it does not run. */
+/** Repeats a removal as long as what was removed just before is in its way. */
+async function settled(removal: () => Promise<Response>, obstacle: RegExp): Promise<void> {
+  for (let attempt = 0;; attempt++) {
+    try {
+      await (await removal()).body?.cancel();
+      return;
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      if (attempt < 30 && obstacle.test(error.message)) {
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      } else if ([404, 409].includes(error.status)) return;
+      else throw error;
+    }
+  }
+}
+
+async function inspectImage(api: Api, name: string): Promise<Dockerode.ImageInspectInfo> {
+  try {
+    return await (await api.request("GET", `/images/${name}/json`)).json();
+  } catch (error) {
+    if (!(error instanceof ApiError) || error.status !== 404) throw error;
+    const { engine, address } = api.endpoint;
+    throw new CdebugError(`Cannot find image "${name}" on ${address}: there is no such image`, {
+      hint: `${engine} pull ${name}; ${engine} images  lists those that are there`,
+      cause: error,
+    });
+  }
+}
+
+function platformOf({ Os, Architecture }: Dockerode.ImageInspectInfo): string {
+  return `${Os}/${Architecture}`;
+}
+
+/** An image, as the container that could be made of it. */
+function imageOf(engine: DockerEngine, name: string, found: Dockerode.ImageInspectInfo): Target {
+  return Object.freeze<Target>({
+    engine,
+    state: "image",
+    name,
+    id: found.Id,
+    startedAt: "",
+    image: name,
+    platform: platformOf(found),
+    pid: null,
+    ...configured(found.Config),
+    readOnlyRoot: false,
+    privileged: false,
+    namespaces: { network: "own", pid: "own", ipc: "own", uts: "own", user: "engine" },
+    addLinuxCapabilities: [],
+    dropLinuxCapabilities: [],
+    securityOptions: [],
+  });
+}
+
+/** What an image's and a container's configuration have in common. */
+function configured(config: { User?: string; WorkingDir?: string; Env?: string[] }) {
+  const env = new Map(
+    (config.Env ?? []).map((entry) => entry.split(/=(.*)/s, 2) as [string, string]),
+  );
+  return { user: config.User ?? "", workdir: config.WorkingDir ?? "", path: env.get("PATH") ?? "" };
+}
+
+/** What the compiler needs to know of a container. Throws CdebugError if it neither runs nor has stopped. */
 function targetOf(engine: DockerEngine, found: Dockerode.ContainerInspectInfo): Target {
   const name = found.Name.replace(/^\//, "");
   const { State: state, HostConfig: host, Config: config } = found;
@@ -122,12 +195,7 @@ function targetOf(engine: DockerEngine, found: Dockerode.ContainerInspectInfo): 
   if (state.Restarting) {
     throw cannot("it is restarting", `${engine} logs ${name}  may say why; try again when it runs`);
   }
-  if (!state.Running) {
-    throw cannot(
-      `it is not running (${state.Status}, exit code ${state.ExitCode})`,
-      `${engine} start ${name}`,
-    );
-  }
+  if (state.Dead) throw cannot("it is dead: its removal has failed", `${engine} rm -f ${name}`);
   const pidMode = host.PidMode ?? "";
   const ipcMode = host.IpcMode ?? "";
   const networkMode = host.NetworkMode ?? "";
@@ -146,19 +214,16 @@ function targetOf(engine: DockerEngine, found: Dockerode.ContainerInspectInfo): 
     uts: host.UTSMode === "host" ? "host" : "own",
     user: host.UsernsMode === "host" ? "host" : "engine",
   };
-  const env = new Map(
-    (config.Env ?? []).map((entry) => entry.split(/=(.*)/s, 2) as [string, string]),
-  );
   return Object.freeze({
     engine,
+    state: state.Running ? "running" : "stopped",
+    ...!state.Running && { exitCode: state.ExitCode },
     name,
     id: found.Id,
     startedAt: state.StartedAt,
     image: config.Image,
-    pid: pidMode === "host" ? state.Pid : pidMode.startsWith("container:") ? null : 1,
-    user: config.User,
-    workdir: config.WorkingDir,
-    path: env.get("PATH") ?? "",
+    pid: !state.Running ? null : pidMode === "host" ? state.Pid : pidMode.startsWith("container:") ? null : 1,
+    ...configured(config),
     readOnlyRoot: host.ReadonlyRootfs ?? false,
     privileged: host.Privileged ?? false,
     namespaces,
@@ -198,6 +263,7 @@ async function notFound(
 
 async function run(
   api: Api,
+  snapshots: Snapshots,
   spec: Realised,
   streams: Streams,
   signal: AbortSignal,
@@ -209,7 +275,7 @@ async function run(
     const { pullImage } = await import("./pull.ts");
     await pullImage(api, sidecar.image, sidecar.platform, signal, report);
   };
-  if (sidecar.pull === "always") await pull();
+  if (sidecar.pull === "always" && !sidecar.snapshot) await pull();
 
   const dialled = attached ? api.dial() : undefined;
   // What has been asked for is waited for, so that it can be removed; but an engine that does not answer is given up.
@@ -227,7 +293,7 @@ async function run(
   signal.addEventListener("abort", cancelLate);
   let id: string;
   try {
-    id = await create(api, spec, streams.size, requests.signal).catch(async (error) => {
+    id = await create(api, snapshots, spec, streams.size, requests.signal).catch(async (error) => {
       if (!isMissingImage(error)) throw error;
       if (sidecar.pull === "never") {
         throw new CdebugError(`Cannot start the toolkit "${sidecar.image}": the daemon does not have it`, {
@@ -235,14 +301,15 @@ async function run(
         });
       }
       await pull();
-      return await create(api, spec, streams.size, requests.signal);
+      return await create(api, snapshots, spec, streams.size, requests.signal);
     });
   } catch (error) {
     settle();
     cancel();
     // The container may be there although its answer is lost; a name that the user chose may be another one's.
-    const lost = !(error instanceof ApiError || error instanceof CdebugError) || signal.aborted;
-    if (lost && !sidecar.containerName) await remove(api, spec.name).catch(() => {});
+    const lost = !(error instanceof ApiError || error instanceof CdebugError) || signal.aborted ||
+      snapshots.has(spec.name);
+    if (lost && !sidecar.containerName) await remove(api, snapshots, spec.name).catch(() => {});
     throw error instanceof ApiError ? explain(api.endpoint, spec, error) : error;
   }
 
@@ -281,7 +348,7 @@ async function run(
   } catch (error) {
     settle();
     cancel();
-    await remove(api, id).catch((failure) => {
+    await remove(api, snapshots, id).catch((failure) => {
       throw new CdebugError(`Cannot remove the sidecar "${spec.name}": ${reason(failure)}`, {
         hint: `${api.endpoint.engine} rm -f ${spec.name}`,
         cause: error,
@@ -302,6 +369,7 @@ function close(connection: Deno.Conn): void {
 
 async function create(
   api: Api,
+  snapshots: Snapshots,
   spec: Realised,
   size: Size | undefined,
   signal: AbortSignal,
@@ -309,8 +377,15 @@ async function create(
   const { sidecar, target } = spec;
   const mode = (kind: "network" | "pid" | "ipc" | "uts") => {
     const setting = sidecar.namespaces[kind];
-    return setting === "target" ? `container:${target.id}` : setting === "host" ? "host" : undefined;
+    return setting === "target"
+      ? `container:${spec.joined ?? target.id}`
+      : setting === "host"
+      ? "host"
+      : undefined;
   };
+  const image = sidecar.snapshot
+    ? await snapshot(api, snapshots, spec, sidecar.snapshot, signal)
+    : sidecar.image;
   const [entrypoint, ...command] = scriptCommand(sidecar, sidecar.args);
   const network = mode("network") ?? "none";
   const pid = mode("pid");
@@ -325,7 +400,7 @@ async function create(
     signal,
     query: { name: spec.name, platform: sidecar.platform },
     body: {
-      Image: sidecar.image,
+      Image: image,
       Entrypoint: [entrypoint],
       Cmd: command,
       User: sidecar.user,
@@ -359,7 +434,45 @@ async function create(
     },
   });
   const { Id }: { Id: string } = await response.json();
+  if (sidecar.snapshot) snapshots.set(Id, image);
+  if (sidecar.files) {
+    const { pack } = await import("../../archive.ts");
+    await api.request("PUT", `/containers/${Id}/archive`, {
+      signal,
+      query: { path: "/" },
+      archive: await pack(sidecar.files),
+    });
+  }
   return Id;
+}
+
+/** The repository of images that are made of containers. */
+const SNAPSHOTS = "cdebug-snapshot";
+
+/** Makes an image of a container's filesystem and returns its name. */
+async function snapshot(
+  api: Api,
+  snapshots: Snapshots,
+  { name, labels }: Realised,
+  container: string,
+  signal: AbortSignal,
+): Promise<string> {
+  const session = labels["cdebug.session"]!;
+  const image = `${SNAPSHOTS}:${session}`;
+  snapshots.set(name, image);
+  const response = await api.request("POST", "/commit", {
+    signal,
+    query: {
+      container,
+      repo: SNAPSHOTS,
+      tag: session,
+      pause: false,
+      changes: `LABEL cdebug.session=${session}`,
+    },
+    body: {},
+  });
+  await response.body?.cancel();
+  return image;
 }
 
 /** Source: Docker Engine API version history, v1.42, "ConsoleSize". */
