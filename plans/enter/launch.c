@@ -86,12 +86,12 @@ static void join(char *to, const char *a, const char *b, const char *c) {
   *to = 0;
 }
 
-/* The file's first bytes, a zero after them; their number, or a negative error. */
-static long head(const char *path, char *to, long size) {
+/* The file's bytes from an offset on, as many as there is room for, a zero after them; their number, or a negative error. */
+static long bytes(const char *path, unsigned long offset, char *to, long size) {
   long fd = call(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
   if (fd < 0) return fd;
   long count = 0, got;
-  while ((got = call(SYS_read, fd, to + count, size - 1 - count, 0)) > 0) count += got;
+  while ((got = call(SYS_pread64, fd, to + count, size - 1 - count, offset + (unsigned long)count)) > 0) count += got;
   call(SYS_close, fd, 0, 0, 0);
   to[count] = 0;
   return count;
@@ -133,25 +133,24 @@ static _Noreturn void launch(const char *root, const char *name, char **args) {
   for (int depth = 0; depth < interpreters; depth++) {
     resolve(root, name, path);
     join(shown, root, name, "");
-    long count = head(path, text, head_size);
+    long count = bytes(path, 0, text, head_size);
     if (count < 0) fail(not_found, "run ", name, ": the toolkit does not have it");
 
     Elf64_Ehdr *file = (void *)text;
     if (count >= (long)sizeof *file && text[0] == 0x7f && text[1] == 'E' && text[2] == 'L' && text[3] == 'F') {
-      const char *interpreter = 0;
-      for (int i = 0; i < file->e_phnum && file->e_ident[EI_CLASS] == ELFCLASS64; i++) {
-        Elf64_Phdr *part = (void *)(text + file->e_phoff + (unsigned long)i * sizeof *part);
-        if (file->e_phoff > head_size || (char *)(part + 1) > text + count) break;
-        if (part->p_type == PT_INTERP && part->p_offset < (unsigned long)count) interpreter = text + part->p_offset;
+      static char parts[head_size], interpreter[path_size];
+      count = file->e_ident[EI_CLASS] == ELFCLASS64 ? bytes(path, file->e_phoff, parts, head_size) : 0;
+      for (Elf64_Phdr *part = (void *)parts; (char *)(part + 1) <= parts + count && file->e_phnum--; part++) {
+        if (part->p_type == PT_INTERP) bytes(path, part->p_offset, interpreter, path_size);
       }
-      if (!interpreter) {
+      if (!*interpreter) {
         *--args = shown;
         call(SYS_execve, path, args, environment, 0);
         fail(not_executable, "run ", name, ": the kernel does not take it");
       }
       resolve(root, interpreter, loader);
       join(libraries, root, "/.cdebug/libraries", "");
-      if (head(libraries, libraries, libraries_size) < 0) *libraries = 0;
+      if (bytes(libraries, 0, libraries, libraries_size) < 0) *libraries = 0;
       *--args = path;
       /* Older loaders do not know this option, and few programs need it. */
       if (!same(base(path), base(name))) *--args = shown, *--args = "--argv0";
@@ -163,7 +162,7 @@ static _Noreturn void launch(const char *root, const char *name, char **args) {
     }
 
     /* A script; one without a first line for the kernel is the shell's, as every shell does it. */
-    join(scripts[depth], shown, "", "");
+    join(scripts[depth], path, "", "");
     *--args = scripts[depth];
     if (text[0] != '#' || text[1] != '!') {
       name = "/bin/sh";
@@ -192,7 +191,7 @@ static _Noreturn void launch(const char *root, const char *name, char **args) {
 
 static _Noreturn void wrapped(char *self, const char *wrapper, char **args) {
   static char text[head_size];
-  if (head(wrapper, text, head_size) < 0) fail(not_found, "read ", wrapper, "");
+  if (bytes(wrapper, 0, text, head_size) < 0) fail(not_found, "read ", wrapper, "");
   char *name = text;
   while (*name && *name++ != '\n') {}
   for (char *at = name; *at; at++) {

@@ -7,7 +7,7 @@ session() {
   c_root=/proc/$c_pid/root
 
   mkdir -p "$c_own/bin"
-  echo "$CDEBUG_SESSION" >"$c_own/session" # before the link is there: it proves that the link's owner lives
+  : >"$c_own/$CDEBUG_SESSION" # before the link is there: it proves that the link's owner lives
   launch >"$c_own/launch"
   chmod 755 "$c_own/launch"
   find_program sh "$PATH" || fail "Cannot start the session: the toolkit has no sh on its PATH"

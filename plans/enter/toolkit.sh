@@ -111,8 +111,7 @@ sweep() {
     case $c_home in /proc/[0-9]*/root/) ;; *) continue ;; esac
     if [ -d "${c_home%/root/}" ]; then
       [ -d "$c_home." ] || continue
-      c_owner=$(head -c 8 "$c_home$c_own/session" 2>/dev/null) || : # it may end meanwhile
-      [ "$c_owner" != "${c_old##*/.cdebug-}" ] || continue
+      [ ! -e "$c_home$c_own/${c_old##*/.cdebug-}" ] || continue
     fi
     remove_link "/${c_old##*/}"
   done

@@ -52,13 +52,11 @@ export async function importBare(client: Client, image: string): Promise<void> {
 
 /** A toolkit of Debian's busybox-static, with a relative link for each of its programs. */
 export async function importToolkit(client: Client, image: string): Promise<void> {
-  await install({ busybox: "busybox-static" });
-  await importRoot(client, image, ["ENV PATH=/bin:/sbin", "CMD sh"], fillWithBusybox);
+  await importRoot(client, image, ["ENV PATH=/bin:/sbin", "CMD sh"], (root) => fillWithBusybox(root));
 }
 
 /** A target with a root filesystem of its own, told apart from the toolkit's by /etc/os-release. */
 export async function importOrdinary(client: Client, image: string): Promise<void> {
-  await install({ busybox: "busybox-static" });
   await importRoot(client, image, ["CMD sleep 1000000"], async (root) => {
     await fillWithBusybox(root);
     for (const dir of ["etc", "tmp", "root", "srv", "home/web"]) {
@@ -74,16 +72,19 @@ export async function importOrdinary(client: Client, image: string): Promise<voi
   });
 }
 
-async function fillWithBusybox(root: string): Promise<void> {
-  const busybox = (await run("sh", ["-c", "command -v busybox"])).trim();
-  await Deno.mkdir(`${root}/bin`);
+/** Puts a busybox into a root, this machine's if no other is named, and for each of its programs a link with this text. */
+export async function fillWithBusybox(root: string, link = "busybox", busybox?: string): Promise<void> {
+  await install({ busybox: "busybox-static" });
+  busybox ??= (await run("sh", ["-c", "command -v busybox"])).trim();
+  await Deno.mkdir(`${root}/bin`, { recursive: true });
   await Deno.copyFile(busybox, `${root}/bin/busybox`);
-  for (const name of (await run(busybox, ["--list"])).trim().split("\n")) {
-    if (name !== "busybox") await Deno.symlink("busybox", `${root}/bin/${name}`);
+  for (const name of (await run(`${root}/bin/busybox`, ["--list"])).trim().split("\n")) {
+    if (name !== "busybox") await Deno.symlink(link, `${root}/bin/${name}`);
   }
 }
 
-async function importRoot(
+/** Makes an image of what `fill` puts into a directory, with `changes` as of `docker import -c`. */
+export async function importRoot(
   client: Client,
   image: string,
   changes: readonly string[],

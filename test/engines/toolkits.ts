@@ -1,0 +1,210 @@
+/** Toolkit images of every kind, made of Debian's packages. */
+
+import { install, run } from "./debian.ts";
+import type { Client } from "./engine.ts";
+import { fillWithBusybox, importRoot } from "./images.ts";
+import { temporaryDirectory } from "../temporary.ts";
+
+const ARCH = Deno.build.arch;
+const LIBRARIES = `usr/lib/${ARCH}-linux-gnu`;
+const LOADER = ARCH === "x86_64" ? "ld-linux-x86-64.so.2" : "ld-linux-aarch64.so.1";
+const STANDARD_PATH = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/** Each kind of toolkit: its image, and what puts one into a root. */
+const TOOLKITS = {
+  "static, relative links": { path: "ENV PATH=/bin", fill: (root: string) => fillWithBusybox(root) },
+  "static, absolute links": {
+    path: "ENV PATH=/bin",
+    fill: (root: string) => fillWithBusybox(root, "/bin/busybox"),
+  },
+  "dynamic, glibc": { path: STANDARD_PATH, fill: fillWithDebian },
+  "dynamic, musl": { path: STANDARD_PATH, fill: fillWithMusl },
+  "nix": { path: "ENV PATH=/bin", fill: fillWithNix },
+} as const;
+export type ToolkitKind = keyof typeof TOOLKITS;
+export const TOOLKIT_KINDS = Object.keys(TOOLKITS) as ToolkitKind[];
+
+export function toolkitImage(kind: ToolkitKind): string {
+  return `cdebug-test/toolkit-${kind.replace(/\W+/g, "-")}`;
+}
+
+/** Makes all of them once, and imports them into each engine. */
+export async function importToolkits(clients: readonly Client[]): Promise<void> {
+  const every: Client = async (args) => {
+    for (const client of clients) await client(args);
+    return "";
+  };
+  for (const kind of TOOLKIT_KINDS) {
+    const { path, fill } = TOOLKITS[kind];
+    await importRoot(every, toolkitImage(kind), [path, "CMD sh"], fill);
+  }
+}
+
+/** A Debian root, as far as its packages' files go; its loader's link is absolute, as in the package. */
+async function fillWithDebian(root: string): Promise<void> {
+  await using packages = await temporaryDirectory();
+  const wanted = "bash dash coreutils procps grep sed findutils util-linux python3-minimal".split(" ");
+  const without = ["recommends", "suggests", "conflicts", "breaks", "replaces", "enhances"];
+  const closure = await run("apt-cache", [
+    "depends",
+    "--recurse",
+    ...without.map((of) => `--no-${of}`),
+    ...wanted,
+  ]);
+  // Those that configure others when they are installed have nothing to do here.
+  const names = new Set(
+    closure.split("\n").filter((line) => /^[a-z]/.test(line) && !/debconf|usr-?is|usrmerge/.test(line)),
+  );
+  await run("sh", [
+    "-c",
+    'cd "$0" && apt-get download -o APT::Sandbox::User=root "$@"',
+    packages.path,
+    ...names,
+  ]);
+  for (const dir of ["bin", "sbin", "lib", "lib64"]) {
+    await Deno.mkdir(`${root}/usr/${dir}`, { recursive: true });
+    await Deno.symlink(`usr/${dir}`, `${root}/${dir}`);
+  }
+  for await (const { name } of Deno.readDir(packages.path)) {
+    const unpack =
+      'dpkg-deb --fsys-tarfile "$0" | tar -x -C "$1" --keep-directory-symlink --exclude="./usr/share/[dlm]*"';
+    await run("sh", ["-c", unpack, `${packages.path}/${name}`, root]);
+  }
+  await Deno.symlink("dash", `${root}/usr/bin/sh`).catch(() => {}); // the package may have made it
+  await Deno.mkdir(`${root}/usr/local/bin`, { recursive: true });
+  await Deno.symlink("/usr/bin/env", `${root}/usr/local/bin/linked`);
+  await writeProgram(
+    `${root}/usr/local/bin/greet`,
+    '#!/bin/bash\necho "hello from bash ${BASH_VERSION%%.*}, $1"\n',
+  );
+  await writeProgram(`${root}/usr/local/bin/count`, "#!/usr/bin/env python3\nprint(sum(range(5)))\n");
+}
+
+/** As Alpine: musl's loader, and a dynamic busybox with an absolute link for each of its programs. */
+async function fillWithMusl(root: string): Promise<void> {
+  await install({ "musl-gcc": "musl-tools", make: "make", bzip2: "bzip2" });
+  await using build = await temporaryDirectory();
+  const source = await debianSource("busybox", build.path);
+  // musl brings no headers of the kernel's.
+  await Deno.mkdir(`${build.path}/headers`);
+  for (
+    const [name, dir] of [["linux", "linux"], ["asm-generic", "asm-generic"], ["mtd", "mtd"], [
+      "asm",
+      `${ARCH}-linux-gnu/asm`,
+    ]]
+  ) {
+    await Deno.symlink(`/usr/include/${dir}`, `${build.path}/headers/${name}`);
+  }
+  const make = (...args: string[]) => run("make", ["-C", source, ...args]);
+  await make("allnoconfig");
+  const config = await Deno.readTextFile(`${source}/.config`);
+  const wanted = new RegExp(`^# CONFIG_(${BUSYBOX_OPTIONS.join("|")}) is not set$`, "gm");
+  await Deno.writeTextFile(`${source}/.config`, config.replace(wanted, "CONFIG_$1=y"));
+  await run("sh", ["-c", 'yes "" | make -C "$0" oldconfig', source]);
+  await make("-j2", "CC=musl-gcc", `CFLAGS=-I${build.path}/headers`, "busybox");
+  await Deno.mkdir(`${root}/lib`);
+  const loader = `ld-musl-${ARCH}.so.1`;
+  await Deno.copyFile(await Deno.realPath(`/lib/${loader}`), `${root}/lib/${loader}`);
+  await Deno.chmod(`${root}/lib/${loader}`, 0o755);
+  await fillWithBusybox(root, "/bin/busybox", `${source}/busybox`);
+  await Deno.mkdir(`${root}/usr/bin`, { recursive: true });
+  await Deno.writeTextFile(
+    `${build.path}/greet.c`,
+    '#include <stdio.h>\nint main(int n, char **args) { printf("hello from musl, %s\\n", n > 1 ? args[1] : ""); }\n',
+  );
+  await run("musl-gcc", ["-o", `${root}/usr/bin/greet`, `${build.path}/greet.c`]);
+}
+
+// deno-fmt-ignore
+const BUSYBOX_OPTIONS = [
+  "BUSYBOX", "ASH", "SH_IS_ASH", "ASH_ECHO", "ASH_PRINTF", "ASH_TEST", "ASH_JOB_CONTROL", "FEATURE_SH_MATH", "FEATURE_EDITING",
+  "LONG_OPTS", "SHOW_USAGE", "LFS", "LS", "CAT", "ID", "PS", "GREP", "SED", "HEAD", "XARGS",
+  "FEATURE_XARGS_SUPPORT_ZERO_TERM", "READLINK", "UNAME", "SLEEP", "FEATURE_FANCY_SLEEP", "STTY", "LN", "RM", "ENV",
+  "CHMOD", "MKDIR", "TEST", "TRUE", "WC", "ECHO", "PRINTF", "FIND", "SORT", "KILL",
+];
+
+/** As nixery: all is in /nix/store, and knows its way there by absolute names; /bin is a farm of links. */
+async function fillWithNix(root: string): Promise<void> {
+  await install({ patchelf: "patchelf" });
+  await using directory = await temporaryDirectory();
+  const debian = `${directory.path}/debian`;
+  await Deno.mkdir(debian);
+  await fillWithDebian(debian);
+  const programs = {
+    "bash-5.2": ["bash"],
+    "coreutils-9.1": "cat chmod env head id ln ls mkdir readlink rm sleep stty true uname wc".split(" "),
+    "procps-4.0": ["ps"],
+    "gnugrep-3.8": ["grep"],
+    "gnused-4.9": ["sed"],
+    "findutils-4.9": ["xargs", "find"],
+  };
+  const store = (name: string) => `/nix/store/${name.replace(/\W/g, "").repeat(32).slice(0, 32)}-${name}`;
+  const [glibc, libraries] = [`${store("glibc-2.36")}/lib`, `${store("libraries")}/lib`];
+  const place = async (from: string, to: string) => {
+    await Deno.mkdir(`${root}${to.replace(/\/[^/]*$/, "")}`, { recursive: true });
+    await Deno.copyFile(from, `${root}${to}`);
+  };
+  const placed = new Set<string>();
+  const needs = async (file: string) => {
+    for (const name of (await run("patchelf", ["--print-needed", file])).split("\n").filter(Boolean)) {
+      if (placed.has(name)) continue;
+      placed.add(name);
+      const from = `${debian}/${LIBRARIES}/${name}`;
+      const ofGlibc = /^(ld-linux|libc|libm|libpthread|libdl|librt|libresolv)\b/.test(name);
+      const to = `${ofGlibc ? glibc : libraries}/${name}`;
+      await place(from, to);
+      if (!ofGlibc) await run("patchelf", ["--set-rpath", `${libraries}:${glibc}`, `${root}${to}`]);
+      await needs(from);
+    }
+  };
+  await place(`${debian}/${LIBRARIES}/${LOADER}`, `${glibc}/${LOADER}`);
+  await Deno.mkdir(`${root}/bin`);
+  for (const [name, files] of Object.entries(programs)) {
+    for (const file of files) {
+      const to = `${store(name)}/bin/${file}`;
+      await place(`${debian}/usr/bin/${file}`, to);
+      await needs(`${root}${to}`);
+      await run("patchelf", [
+        "--set-interpreter",
+        `${glibc}/${LOADER}`,
+        "--set-rpath",
+        `${libraries}:${glibc}`,
+        `${root}${to}`,
+      ]);
+      await Deno.symlink(to, `${root}/bin/${file}`);
+    }
+  }
+  const bash = `${store("bash-5.2")}/bin/bash`;
+  await Deno.symlink(bash, `${root}/bin/sh`);
+  await writeProgram(`${root}${store("greet-1")}`, `#!${bash}\necho "hello from nix, $1"\n`);
+  await Deno.symlink(store("greet-1"), `${root}/bin/greet`);
+}
+
+/** Unpacks a package's source below a directory, from where this machine gets its packages, and returns where. */
+async function debianSource(name: string, dir: string): Promise<string> {
+  const state = `${dir}/apt`;
+  await Deno.mkdir(`${state}/lists/partial`, { recursive: true });
+  const sources =
+    (await run("sh", ["-c", "cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null || :"]))
+      .replace(/^deb /gm, "deb-src ").replace(/^Types:.*$/gm, "Types: deb-src");
+  const deb822 = /^Types:/m.test(sources);
+  const file = `${state}/debian.${deb822 ? "sources" : "list"}`;
+  await Deno.writeTextFile(file, sources);
+  const options = [
+    ...["-o", `Dir::Etc::SourceList=${file}`, "-o", "Dir::Etc::SourceParts=/dev/null"],
+    ...["-o", `Dir::State::Lists=${state}/lists`, "-o", "APT::Sandbox::User=root"],
+  ];
+  await run("apt-get", ["update", ...options]);
+  await run("sh", ["-c", 'cd "$0" && apt-get source --download-only "$@"', dir, ...options, name]);
+  await run("sh", [
+    "-c",
+    'cd "$0" && mkdir source && tar -xf *.orig.tar.* -C source --strip-components=1',
+    dir,
+  ]);
+  return `${dir}/source`;
+}
+
+async function writeProgram(path: string, text: string): Promise<void> {
+  await Deno.writeTextFile(path, text);
+  await Deno.chmod(path, 0o755);
+}
