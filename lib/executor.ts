@@ -319,7 +319,8 @@ class Session {
                   pid: "own",
                   ipc: "own",
                   uts: "own",
-                  user: sidecar.namespaces.user,
+                  // There is none to join; the engine's own holds every user of the target's.
+                  user: sidecar.namespaces.user === "host" ? "host" : "engine",
                 },
               },
             },

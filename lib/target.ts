@@ -9,7 +9,7 @@ export type Target = Readonly<PlannedTarget>;
 /** What an engine's driver can do, as data, known before planning. */
 export interface Capabilities {
   /** The namespaces of a target that a sidecar can share. */
-  readonly join: readonly ("network" | "pid" | "ipc" | "uts")[];
+  readonly join: readonly ("network" | "pid" | "ipc" | "uts" | "user")[];
   /** Whether a sidecar can be made of a container's filesystem, with files put into it. */
   readonly snapshot: boolean;
 }

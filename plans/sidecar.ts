@@ -7,7 +7,10 @@ import { LAUNCH } from "./enter.ts";
 
 type Namespaces = Sidecar["namespaces"];
 
-/** The target's own settings, as far as the engine lets a sidecar share them, and a sentence for each that it does not. */
+/**
+ * The target's own settings, as far as the engine lets a sidecar share them, and a sentence for each that it does
+ * not. Throws CdebugError where it does not let it share the user namespace.
+ */
 export function shareNamespaces(
   target: Target,
   capabilities: Capabilities,
@@ -28,13 +31,19 @@ export function shareNamespaces(
     }
     return "target";
   };
+  // Outside of it, a sidecar would have rights over more than the target, and write files that are nobody's there.
+  if (user === "own" && !capabilities.join.includes("user")) {
+    throw new CdebugError(
+      `Cannot debug "${target.name}": it has a user namespace of its own, and ${target.engine} cannot share it`,
+    );
+  }
   return {
     namespaces: {
       network: share("network", network),
       pid: share("pid", pid),
       ipc: share("ipc", ipc),
       uts: share("uts", uts),
-      user,
+      user: user === "own" ? "target" : user,
     },
     reasons,
   };

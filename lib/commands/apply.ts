@@ -136,6 +136,9 @@ function extraRightsOf(sidecar: Sidecar, target: Target): string[] {
       found.push(`the engine's machine's ${kind} namespace`);
     }
   }
+  if (sidecar.namespaces.user === "engine" && target.namespaces.user === "own") {
+    found.push("the engine's user namespace");
+  }
   const options = (of: readonly string[]) => [...of].sort().join(" ");
   if (options(sidecar.securityOptions ?? []) !== options(target.securityOptions)) {
     found.push(`security options ${options(sidecar.securityOptions ?? []) || "of the engine's default"}`);

@@ -64,7 +64,8 @@ other_groups() {
 find_file() {
   c_file=$c_base$1
   [ ! -h "$c_file" ] || case $(readlink "$c_file") in /*) c_file=$c_base$(readlink "$c_file") ;; esac
-  [ -f "$c_file" ]
+  # One that Podman has made may be closed to everybody in a user namespace.
+  [ -f "$c_file" ] && (: <"$c_file") 2>/dev/null
 }
 
 inside() {

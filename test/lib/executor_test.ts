@@ -197,13 +197,11 @@ Deno.test("execute() undoes in the files of a target that has stopped", async ()
   const engine = openFake();
   const driver = altered(engine, { state: () => Promise.resolve("stopped") });
   const script = "case $1 in undo) ;; *) kill -KILL $$ ;; esac";
-  await begin(planOf({ script, args: ["session"], undo: ["undo"] }), { driver }).outcome;
+  const namespaces = { network: "target", pid: "target", ipc: "own", uts: "own", user: "target" } as const;
+  await begin(planOf({ script, args: ["session"], undo: ["undo"], namespaces }), { driver }).outcome;
   const { sidecar, targetRoot } = engine.specs[1]!;
-  assertEquals([targetRoot, sidecar.namespaces.pid, sidecar.namespaces.network], [
-    "/.cdebug-target",
-    "own",
-    "own",
-  ]);
+  assertEquals(targetRoot, "/.cdebug-target");
+  assertEquals(sidecar.namespaces, { network: "own", pid: "own", ipc: "own", uts: "own", user: "engine" });
 });
 
 Deno.test("execute() cancelled during a pull leaves nothing and says so by its exit code", async () => {

@@ -1,11 +1,12 @@
-import { assertEquals } from "../assert.ts";
+import { assertEquals, assertThrows } from "../assert.ts";
 import { fakeTarget } from "../fake_driver.ts";
+import { CdebugError } from "../../lib/errors.ts";
 import { isRoot, leastRights, shareNamespaces } from "../../plans/sidecar.ts";
-import type { Target } from "../../lib/target.ts";
+import type { Capabilities, Target } from "../../lib/target.ts";
 
 const pure = { permissions: "none" } as const;
 
-function shared(namespaces: Partial<Target["namespaces"]>, join: ("network" | "pid" | "ipc" | "uts")[]) {
+function shared(namespaces: Partial<Target["namespaces"]>, join: Capabilities["join"]) {
   const target = fakeTarget();
   return shareNamespaces({ ...target, namespaces: { ...target.namespaces, ...namespaces } }, {
     join,
@@ -32,6 +33,15 @@ Deno.test("shareNamespaces() follows a target into the host's, whatever the engi
       reasons: [],
     },
   );
+});
+
+Deno.test("shareNamespaces() joins a user namespace of the target's own, or refuses", pure, () => {
+  assertEquals(shared({ user: "own" }, ["network", "pid", "ipc", "uts", "user"]).namespaces.user, "target");
+  assertEquals(
+    shared({ user: "engine" }, ["network", "pid", "ipc", "uts", "user"]).namespaces.user,
+    "engine",
+  );
+  assertThrows(() => shared({ user: "own" }, ["network", "pid", "ipc"]), CdebugError);
 });
 
 Deno.test("leastRights() adds nothing for a root target", pure, () => {

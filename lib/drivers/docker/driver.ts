@@ -36,10 +36,10 @@ export async function openDocker(engine: DockerEngine, address: string | undefin
 
   return {
     engine,
-    // Docker joins another container's UTS namespace for nobody.
+    // Docker joins another container's UTS namespace for nobody, and gives none a user namespace of its own.
     capabilities: {
       snapshot: true,
-      join: engine === "docker" ? ["network", "pid", "ipc"] : ["network", "pid", "ipc", "uts"],
+      join: engine === "docker" ? ["network", "pid", "ipc"] : ["network", "pid", "ipc", "uts", "user"],
     },
     list,
 
@@ -212,7 +212,8 @@ function targetOf(engine: DockerEngine, found: Dockerode.ContainerInspectInfo): 
       ? "shared"
       : "own",
     uts: host.UTSMode === "host" ? "host" : "own",
-    user: host.UsernsMode === "host" ? "host" : "engine",
+    // Podman says "private" of every way to have one, and names the container of one that is shared.
+    user: host.UsernsMode === "host" ? "host" : host.UsernsMode ? "own" : "engine",
   };
   return Object.freeze({
     engine,
@@ -375,7 +376,7 @@ async function create(
   signal: AbortSignal,
 ): Promise<string> {
   const { sidecar, target } = spec;
-  const mode = (kind: "network" | "pid" | "ipc" | "uts") => {
+  const mode = (kind: "network" | "pid" | "ipc" | "uts" | "user") => {
     const setting = sidecar.namespaces[kind];
     return setting === "target"
       ? `container:${spec.joined ?? target.id}`
@@ -391,6 +392,7 @@ async function create(
   const pid = mode("pid");
   const ipc = mode("ipc");
   const uts = mode("uts");
+  const user = mode("user");
   const mounts = (sidecar.mounts ?? []).map(({ source, destination, readOnly }) =>
     `${source}:${destination}${readOnly ? ":ro" : ""}`
   );
@@ -421,7 +423,7 @@ async function create(
         ...pid && { PidMode: pid },
         ...ipc && { IpcMode: ipc },
         ...uts && { UTSMode: uts },
-        ...sidecar.namespaces.user === "host" && { UsernsMode: "host" },
+        ...user && { UsernsMode: user },
         Privileged: sidecar.privileged ?? false,
         CapAdd: sidecar.addLinuxCapabilities ?? [],
         CapDrop: sidecar.dropLinuxCapabilities ?? [],
