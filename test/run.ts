@@ -3,20 +3,20 @@
  * `N passed, N failed`, and how many were skipped if any were.
  *
  * Where an engine cannot be started, its tests are skipped with the reason; with `CI=true`, or where `CDEBUG_E2E`
- * names it (`docker`, `podman`, `all`), that is a failure. Arguments are passed on to `deno test`.
+ * names it (`docker`, `podman`, `rootless`, `all`), that is a failure. Arguments are passed on to `deno test`.
  */
 
-import { BARE, HOSTS, ORDINARY, TOOLKIT } from "./e2e/engine.ts";
+import { BARE, HOSTS, type LiveEngine, ORDINARY, TOOLKIT } from "./e2e/engine.ts";
 import { install, obstacle, say } from "./engines/debian.ts";
 import { startDocker } from "./engines/docker.ts";
 import type { Engine } from "./engines/engine.ts";
 import { importBare, importOrdinary, importToolkit } from "./engines/images.ts";
-import { startPodman } from "./engines/podman.ts";
-import { ENGINES } from "../lib/target.ts";
+import { startPodman, startRootlessPodman } from "./engines/podman.ts";
 
-const START: Record<typeof ENGINES[number], () => Promise<Engine>> = {
+const START: Record<LiveEngine, () => Promise<Engine>> = {
   docker: startDocker,
   podman: startPodman,
+  rootless: startRootlessPodman,
 };
 const asked = Deno.env.get("CI") === "true" ? ["all"] : (Deno.env.get("CDEBUG_E2E") ?? "").split(",");
 
@@ -32,11 +32,11 @@ async function runTests(): Promise<number> {
   await using engines = new AsyncDisposableStack();
   const env: Record<string, string> = { NO_COLOR: "1" };
   let missing = 0;
-  for (const name of ENGINES) {
+  for (const name of Object.keys(START) as LiveEngine[]) {
     try {
       const why = await obstacle();
       if (why) throw new Error(why);
-      say(`starting ${name} for the tests`);
+      say(`starting ${name === "rootless" ? "rootless podman" : name} for the tests`);
       await install({ tmux: "tmux", pgrep: "procps" });
       const engine = engines.use(await START[name]());
       await importBare(engine.client, BARE);

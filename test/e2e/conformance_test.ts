@@ -2,15 +2,14 @@
 
 import { conformance } from "../conformance.ts";
 import { openDriver } from "../../lib/driver.ts";
-import { ENGINES } from "../../lib/target.ts";
-import { engineOf, target, TOOLKIT } from "./engine.ts";
+import { engineOf, HOSTS, type LiveEngine, target, TOOLKIT } from "./engine.ts";
 
-for (const name of ENGINES) {
+for (const name of Object.keys(HOSTS) as LiveEngine[]) {
   const engine = engineOf(name);
   conformance(
     name,
     engine && (async () => {
-      const driver = await openDriver(name, engine.host);
+      const driver = await openDriver(name === "docker" ? name : "podman", engine.host);
       const found = await target({ engine: name });
       return {
         driver,

@@ -3,28 +3,34 @@
 import { poll, run } from "../engines/debian.ts";
 import { dockerClient } from "../engines/docker.ts";
 import type { Client } from "../engines/engine.ts";
-import { podmanClient } from "../engines/podman.ts";
+import { podmanClient, rootlessClient } from "../engines/podman.ts";
 import { assertEquals } from "../assert.ts";
 import type { Engine } from "../../lib/target.ts";
 import { temporaryDirectory } from "../temporary.ts";
 
+/** What the live tests run on; `rootless` is the Podman of a user. */
+export type LiveEngine = Engine | "rootless";
+
 /** Where `deno task test` says which engines it has started; one that is not there has its tests skipped. */
-export const HOSTS: Readonly<Record<Engine, string>> = {
+export const HOSTS: Readonly<Record<LiveEngine, string>> = {
   docker: "CDEBUG_TEST_DOCKER_HOST",
   podman: "CDEBUG_TEST_PODMAN_HOST",
+  rootless: "CDEBUG_TEST_ROOTLESS_HOST",
 };
 export const DOCKER_HOST = Deno.env.get(HOSTS.docker);
 export const PODMAN_HOST = Deno.env.get(HOSTS.podman);
 export const docker: Client = dockerClient(DOCKER_HOST ?? "");
 
+const CLIENTS: Readonly<Record<LiveEngine, (host: string) => Client>> = {
+  docker: () => docker,
+  podman: (host) => podmanClient(host.replace(/^unix:\/\/(.*)\/[^/]*$/, "$1")),
+  rootless: rootlessClient,
+};
+
 /** A live engine by its name; undefined where it is not there. */
-export function engineOf(name: Engine): { host: string; client: Client } | undefined {
+export function engineOf(name: LiveEngine): { host: string; client: Client } | undefined {
   const host = Deno.env.get(HOSTS[name]);
-  if (host === undefined) return undefined;
-  return {
-    host,
-    client: name === "docker" ? docker : podmanClient(host.replace(/^unix:\/\/(.*)\/[^/]*$/, "$1")),
-  };
+  return host === undefined ? undefined : { host, client: CLIENTS[name](host) };
 }
 
 export const TOOLKIT = "docker.io/library/busybox:musl";
@@ -41,7 +47,7 @@ export interface Result {
 }
 
 /** Registers a test that needs a live engine. */
-export function liveTest(name: string, fn: () => Promise<void>, engine: Engine = "docker"): void {
+export function liveTest(name: string, fn: () => Promise<void>, engine: LiveEngine = "docker"): void {
   Deno.test({ name, ignore: engineOf(engine) === undefined, fn });
 }
 
@@ -100,7 +106,7 @@ export interface TestTarget extends AsyncDisposable {
  * sidecar may be left: every live test asserts that.
  */
 export async function target(
-  options: { engine?: Engine; image?: string; run?: readonly string[]; command?: readonly string[] } = {},
+  options: { engine?: LiveEngine; image?: string; run?: readonly string[]; command?: readonly string[] } = {},
 ): Promise<TestTarget> {
   const { engine = "docker", image = ORDINARY } = options;
   const { client } = engineOf(engine)!;
@@ -111,7 +117,7 @@ export async function target(
   const before = await rootOf(name, client);
   return {
     name,
-    ref: `${engine}://${name}`,
+    ref: `${engine === "docker" ? engine : "podman"}://${name}`,
     async [Symbol.asyncDispose]() {
       try {
         await poll(async () => assertEquals(await sidecarsOf(id, client), []));

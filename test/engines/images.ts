@@ -93,6 +93,7 @@ export async function importRoot(
   const root = await Deno.makeTempDir({ prefix: "cdebug-image-" });
   const archive = await Deno.makeTempFile({ prefix: "cdebug-image-", suffix: ".tar" });
   try {
+    await Deno.chmod(root, 0o755); // a target's user may look into its root
     await fill(root);
     await run("tar", ["-C", root, "--owner=0", "--group=0", "-cf", archive, "."]);
     await client(["import", ...changes.flatMap((change) => ["-c", change]), archive, image]);
