@@ -17,6 +17,8 @@ import {
   spawn,
   target,
 } from "./engine.ts";
+import { startSshd } from "../engines/sshd.ts";
+import { temporaryDirectory } from "../temporary.ts";
 import { Terminal } from "./tmux.ts";
 
 interface Podman {
@@ -169,6 +171,31 @@ podmanTest("what cannot be is said in Podman's words", async ({ env }) => {
     nowhere.stderr.includes("Cannot reach Podman") && nowhere.stderr.includes("CONTAINER_HOST"),
     nowhere.stderr,
   );
+});
+
+podmanTest("over ssh, and by a connection's name", async ({ engine, env }) => {
+  await using web = await target({ engine, image: BARE });
+  await using sshd = await startSshd();
+  await using directory = await temporaryDirectory();
+  const user = (await run("id", ["-un"])).trim();
+  const host = `ssh://${user}@${sshd.address}${env["CONTAINER_HOST"]!.replace("unix://", "")}`;
+  const found = { code: 0, stdout: "in\nfound\n", stderr: "" };
+  const exec = (env: Record<string, string>) =>
+    cdebug(["exec", "-i", web.ref, "sh", "-c", "cat; echo found"], {
+      env: { PATH: `${sshd.bin}:${Deno.env.get("PATH")}`, CONTAINERS_CONF: `${directory.path}/conf`, ...env },
+      stdin: "in\n",
+    });
+  assertEquals(await exec({ CONTAINER_HOST: host }), found);
+
+  await Deno.writeTextFile(
+    `${directory.path}/conf`,
+    `[engine.service_destinations.far]\nuri = "${host}"\nidentity = "${directory.path}/no-key"\n`,
+  );
+  const named = await exec({ CONTAINER_HOST: "", CONTAINER_CONNECTION: "far" });
+  assertEquals([named.code, named.stdout], [0, found.stdout], named.stderr);
+  const { code, stderr } = await exec({ CONTAINER_HOST: "", CONTAINER_CONNECTION: "near" });
+  assertEquals(code, 125);
+  assertIncludes(stderr, 'Cannot use Podman connection "near": there is no such connection');
 });
 
 liveTest("rootless: a user finds the own socket, and a target that keeps the user's ID", async () => {

@@ -63,7 +63,7 @@ export class ApiError extends Error {
 export async function openApi(engine: DockerEngine, runtime: string | undefined): Promise<Api> {
   const endpoint = await findEndpoint(engine, runtime);
   const relay = endpoint.address.startsWith("ssh://")
-    ? await (await import("./ssh.ts")).openRelay(endpoint.address)
+    ? await (await import("./ssh.ts")).openRelay(endpoint)
     : undefined;
   const address: Address = relay ? { transport: "unix", path: relay.path } : parseAddress(endpoint);
   const { tls } = endpoint;

@@ -16,6 +16,8 @@ export interface Endpoint {
   /** What named it: `DOCKER_HOST`, `context "prod"`. */
   readonly source: string;
   readonly tls?: Tls;
+  /** The file of the key that ssh shows, besides those of its own config. */
+  readonly sshKey?: string;
 }
 
 export interface Tls {
@@ -32,16 +34,57 @@ const PODMAN = { engine: "podman", service: "Podman" } as const;
  * `address` if given, else what the engine's client would take. Throws CdebugError if what is named cannot be read.
  */
 export async function findEndpoint(engine: DockerEngine, address: string | undefined): Promise<Endpoint> {
-  return engine === "docker" ? await findDocker(address) : findPodman(address);
+  return engine === "docker" ? await findDocker(address) : await findPodman(address);
 }
 
-/** `CONTAINER_HOST`, else root's socket for root and the user's own for others: podman(1), "--url". */
-function findPodman(address: string | undefined): Endpoint {
-  if (address) return { ...PODMAN, address: withScheme(address), source: "--runtime" };
+/**
+ * `address` if given, else `CONTAINER_HOST`, `CONTAINER_CONNECTION`, root's socket for root and the user's own for
+ * others: the podman client's own order. Source: podman(1), "--url" and "--connection".
+ */
+async function findPodman(address: string | undefined): Promise<Endpoint> {
   const host = Deno.env.get("CONTAINER_HOST");
-  if (host) return { ...PODMAN, address: host, source: "CONTAINER_HOST" };
+  const connection = Deno.env.get("CONTAINER_CONNECTION");
+  if (!address && !host && connection) return await fromConnection(connection);
+  if (address || host) {
+    const sshKey = Deno.env.get("CONTAINER_SSHKEY");
+    return {
+      ...PODMAN,
+      address: withScheme((address || host)!),
+      source: address ? "--runtime" : "CONTAINER_HOST",
+      ...sshKey && { sshKey },
+    };
+  }
   const dir = Deno.uid() === 0 ? "/run" : Deno.env.get("XDG_RUNTIME_DIR") || `/run/user/${Deno.uid()}`;
   return { ...PODMAN, address: `unix://${dir}/podman/podman.sock`, source: "the default" };
+}
+
+/** Podman has kept its connections in several files and formats, so its client is asked. */
+async function fromConnection(name: string): Promise<Endpoint> {
+  const list = ["system", "connection", "list", "--format", "json"];
+  let connections: { Name: string; URI: string; Identity?: string }[];
+  try {
+    const { success, stdout, stderr } = await new Deno.Command("podman", { args: list, stdin: "null" })
+      .output();
+    const decoder = new TextDecoder();
+    if (!success) throw new Error(decoder.decode(stderr).trim());
+    connections = JSON.parse(decoder.decode(stdout));
+  } catch (error) {
+    throw new CdebugError(
+      `Cannot use Podman connection "${name}": podman does not list it: ${reason(error)}`,
+      {
+        hint: "CONTAINER_HOST or --runtime can name its address",
+        cause: error,
+      },
+    );
+  }
+  const found = connections.find(({ Name }) => Name === name);
+  if (!found) {
+    throw new CdebugError(`Cannot use Podman connection "${name}": there is no such connection`, {
+      hint: "podman system connection list",
+    });
+  }
+  const { URI: address, Identity: sshKey } = found;
+  return { ...PODMAN, address, source: `connection "${name}"`, ...sshKey && { sshKey } };
 }
 
 /**

@@ -1,10 +1,11 @@
 /**
- * A Docker daemon behind ssh, as the docker client reaches it: `ssh HOST docker system dial-stdio`, with the
- * user's own ssh, its config, keys and known hosts. Each connection to a private UNIX socket becomes one ssh, so
+ * An engine behind ssh, as the docker client reaches it: `ssh HOST docker system dial-stdio`, with the user's own
+ * ssh, its config, keys and known hosts; Podman has the same command. Each connection to a private UNIX socket becomes one ssh, so
  * that everything else speaks to a UNIX socket.
  */
 
 import { CdebugError } from "../../errors.ts";
+import type { Endpoint } from "./endpoint.ts";
 
 export interface Relay extends AsyncDisposable {
   /** The socket's path. */
@@ -14,7 +15,7 @@ export interface Relay extends AsyncDisposable {
 }
 
 /** Opens a relay to `ssh://[USER@]HOST[:PORT][/SOCKET]`. Source: docker/cli, cli/connhelper/ssh/ssh.go. */
-export async function openRelay(address: string): Promise<Relay> {
+export async function openRelay({ engine, address, sshKey }: Endpoint): Promise<Relay> {
   const url = URL.parse(address);
   if (url === null || url.hostname === "" || url.password !== "" || url.hostname.startsWith("-")) {
     throw new CdebugError(`Cannot use "${address}": expected ssh://[USER@]HOST[:PORT]`);
@@ -26,13 +27,14 @@ export async function openRelay(address: string): Promise<Relay> {
   const args = [
     ...url.username ? ["-l", decodeURIComponent(url.username)] : [],
     ...url.port ? ["-p", url.port] : [],
+    ...sshKey ? ["-i", sshKey] : [],
     "-o",
     "ConnectTimeout=30",
     "-T",
     "--",
     url.hostname,
-    "docker",
-    ...url.pathname.length > 1 ? ["--host", `unix://${url.pathname}`] : [],
+    engine,
+    ...url.pathname.length > 1 ? [engine === "docker" ? "--host" : "--url", `unix://${url.pathname}`] : [],
     "system",
     "dial-stdio",
   ];
