@@ -71,7 +71,7 @@ default_network = "${bridge}"
     host,
     client,
     async [Symbol.asyncDispose]() {
-      await client(["rm", "--all", "--force", "--volumes", "--time", "0"]).catch(() => {});
+      await removeContainers(client);
       await daemon[Symbol.asyncDispose]();
       // The monitors of exec sessions stay for five minutes, and would then make the directory again.
       await killAll(["-f", `^\\S*conmon .*${dir}/`]);
@@ -86,6 +86,11 @@ default_network = "${bridge}"
     await engine[Symbol.asyncDispose]();
     throw error;
   }
+}
+
+/** Removes all there are; each time, those that no other one depends on. */
+async function removeContainers(client: Client): Promise<void> {
+  await poll(() => client(["rm", "--all", "--force", "--volumes", "--time", "0"]), 5).catch(() => {});
 }
 
 /** Ends the processes that pgrep finds. */
@@ -132,7 +137,7 @@ export async function startRootlessPodman(): Promise<Engine> {
     host,
     client,
     async [Symbol.asyncDispose]() {
-      if (daemon) await client(["rm", "--all", "--force", "--volumes", "--time", "0"]).catch(() => {});
+      if (daemon) await removeContainers(client);
       await daemon?.[Symbol.asyncDispose]();
       if (uid) {
         // Monitors, and the process that holds the user's namespaces.
