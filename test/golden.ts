@@ -34,3 +34,22 @@ export function golden(name: string, compile: () => Plan): void {
     assertEquals(print(parsePlan(whole, name)), whole);
   });
 }
+
+/**
+ * Asserts that a marked section of README.md holds a text, however its tables are aligned; with
+ * `CDEBUG_GOLDEN=write` writes it.
+ */
+export async function assertReadme(section: string, text: string): Promise<void> {
+  const file = new URL("../README.md", import.meta.url);
+  const readme = await Deno.readTextFile(file);
+  const marked = new RegExp(`(<!-- ${section} -->\n)([^]*)(\n<!-- /${section} -->)`);
+  if (Deno.env.get("CDEBUG_GOLDEN") === "write") {
+    await Deno.writeTextFile(
+      file,
+      readme.replace(marked, (_, head, __, tail) => `${head}\n${text}\n${tail}`),
+    );
+    return;
+  }
+  const plain = (table: string) => table.replace(/-+/g, "-").replace(/ +/g, " ");
+  assertEquals(plain(marked.exec(readme)?.[2] ?? "").trim(), plain(text));
+}

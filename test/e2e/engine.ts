@@ -153,9 +153,19 @@ export async function sidecarsOf(id: string, client = docker): Promise<string[]>
 
 /** What is in a container's `/`, running or stopped, without its tools' help. */
 export async function rootOf(name: string, client = docker): Promise<string[]> {
+  const paths = (await filesOf(name, client)).map((line) =>
+    line.replace(/^\S+ \S+ (\.\/)?/, "").replace(/ -> .*/, "")
+  );
+  return paths.filter((path) => path !== "" && !/\/./.test(path));
+}
+
+/** The mode, the owner, the path and the link's text of each file in a container's root filesystem, sorted. */
+export async function filesOf(name: string, client = docker): Promise<string[]> {
   await using directory = await temporaryDirectory();
   const archive = `${directory.path}/root.tar`;
   await client(["export", "-o", archive, name]);
-  const paths = (await run("tar", ["-tf", archive])).split("\n").map((path) => path.replace(/^\.\//, ""));
-  return paths.filter((path) => path !== "" && !/\/./.test(path)).sort();
+  const list = await run("tar", ["--numeric-owner", "-tvf", archive]);
+  // Between owner and path: the size, the date, the time.
+  return list.split("\n").filter(Boolean).map((line) => line.replace(/^(\S+ \S+) +\S+ \S+ \S+ /, "$1 "))
+    .sort();
 }

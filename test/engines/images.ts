@@ -55,8 +55,12 @@ export async function importToolkit(client: Client, image: string): Promise<void
   await importRoot(client, image, ["ENV PATH=/bin:/sbin", "CMD sh"], (root) => fillWithBusybox(root));
 }
 
-/** A target with a root filesystem of its own, told apart from the toolkit's by /etc/os-release. */
-export async function importOrdinary(client: Client, image: string): Promise<void> {
+/** A target with a root filesystem of its own, told apart from the toolkit's by /etc/os-release, and these files. */
+export async function importOrdinary(
+  client: Client,
+  image: string,
+  files: Readonly<Record<string, string>> = {},
+): Promise<void> {
   await importRoot(client, image, ["CMD sleep 1000000"], async (root) => {
     await fillWithBusybox(root);
     for (const dir of ["etc", "tmp", "root", "srv", "home/web"]) {
@@ -69,6 +73,10 @@ export async function importOrdinary(client: Client, image: string): Promise<voi
     );
     await Deno.writeTextFile(`${root}/etc/group`, "root:x:0:\nweb:x:102:\nstaff:x:50:\n");
     await Deno.writeTextFile(`${root}/srv/not-executable`, "");
+    for (const [path, text] of Object.entries(files)) {
+      await Deno.mkdir(`${root}${path.replace(/[^/]*$/, "")}`, { recursive: true });
+      await Deno.writeTextFile(`${root}${path}`, text);
+    }
   });
 }
 

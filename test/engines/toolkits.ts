@@ -12,10 +12,13 @@ const STANDARD_PATH = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 
 /** Each kind of toolkit: its image, and what puts one into a root. */
 const TOOLKITS = {
-  "static, relative links": { path: "ENV PATH=/bin", fill: (root: string) => fillWithBusybox(root) },
+  "static, relative links": {
+    path: "ENV PATH=/bin",
+    fill: (root: string) => fillWithStatic(root, "busybox"),
+  },
   "static, absolute links": {
     path: "ENV PATH=/bin",
-    fill: (root: string) => fillWithBusybox(root, "/bin/busybox"),
+    fill: (root: string) => fillWithStatic(root, "/bin/busybox"),
   },
   "dynamic, glibc": { path: STANDARD_PATH, fill: fillWithDebian },
   "dynamic, musl": { path: STANDARD_PATH, fill: fillWithMusl },
@@ -38,6 +41,12 @@ export async function importToolkits(clients: readonly Client[]): Promise<void> 
     const { path, fill } = TOOLKITS[kind];
     await importRoot(every, toolkitImage(kind), [path, "CMD sh"], fill);
   }
+}
+
+/** A busybox, and a program that no target has. */
+async function fillWithStatic(root: string, link: string): Promise<void> {
+  await fillWithBusybox(root, link);
+  await Deno.symlink(link, `${root}/bin/busybox-toolkit`);
 }
 
 /** A Debian root, as far as its packages' files go; its loader's link is absolute, as in the package. */

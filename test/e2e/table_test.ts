@@ -1,0 +1,210 @@
+/** Any target, any toolkit: every cell of the table in README.md, on Docker and on Podman. */
+
+import { assertEquals, assertIncludes } from "../assert.ts";
+import { importOrdinary } from "../engines/images.ts";
+import { importToolkits, TOOLKIT_KINDS, toolkitImage, type ToolkitKind } from "../engines/toolkits.ts";
+import { assertReadme } from "../golden.ts";
+import { type Engine, ENGINES } from "../../lib/target.ts";
+import { BARE, cdebug, engineOf, filesOf, idOf, liveTest, ORDINARY, sidecarsOf, target } from "./engine.ts";
+import { poll } from "../engines/debian.ts";
+
+type Right = keyof typeof RIGHTS;
+
+interface Row {
+  readonly image?: string;
+  readonly run?: readonly string[];
+  readonly command?: readonly string[];
+  /** What the session may do besides what an ordinary container may; or, without the ordinary rights, alone. */
+  readonly rights?: { readonly ordinary: boolean; readonly added: readonly Right[] };
+  /** Reads the target's files; what is in them. */
+  readonly read?: readonly [command: string, text: string];
+  /** Whether the target has programs of its own. */
+  readonly programs?: boolean;
+  /** Whether its link is in the target's root as long as the session lasts; undefined: as the engine lets it. */
+  readonly link?: boolean | undefined;
+  readonly state?: "stopped" | "image";
+}
+
+const OWN_NIX = "cdebug-test/own-nix";
+const OTHER = "OTHER"; // stands for another container
+
+/** The bits of CapEff in proc(5), by capabilities(7). */
+const RIGHTS = { SYS_CHROOT: 18n, SYS_PTRACE: 19n } as const;
+
+const TARGETS: Readonly<Record<string, Row>> = {
+  "ordinary": {},
+  "read-only root": { run: ["--read-only"], link: false },
+  "user 1000": { run: ["--user", "1000"], rights: { ordinary: true, added: ["SYS_PTRACE"] } },
+  "user 1000, read-only root": {
+    run: ["--user", "1000", "--read-only"],
+    rights: { ordinary: true, added: ["SYS_PTRACE"] },
+    link: false,
+  },
+  "`--cap-drop ALL`": {
+    run: ["--cap-drop", "ALL"],
+    rights: { ordinary: false, added: ["SYS_CHROOT"] },
+    link: undefined,
+  },
+  "`no-new-privileges`": { run: ["--security-opt", "no-new-privileges"] },
+  "`--pid host`": { run: ["--pid", "host"] },
+  "`--network host`": { run: ["--network", "host"] },
+  "`--network none`": { run: ["--network", "none"] },
+  "another container's PIDs": { run: ["--pid", `container:${OTHER}`] },
+  "a `/nix` of its own": { image: OWN_NIX, read: ["cat /nix/store/mark", "mine"] },
+  "one program, no `/etc`, `/tmp`, shell": {
+    image: BARE,
+    read: ["grep -q ELF /server && echo found", "found"],
+    programs: false,
+  },
+  "volumes and tmpfs": {
+    run: ["--volume", "/data", "--tmpfs", "/scratch"],
+    command: ["sh", "-c", "echo kept > /data/x; echo fleeting > /scratch/x; exec sleep 1000000"],
+    read: ["cat /data/x /scratch/x", "kept\nfleeting"],
+  },
+  "stopped, `--stopped`": { command: ["true"], state: "stopped" },
+  "image, `image://`": { state: "image" },
+};
+
+/** A program that only the toolkit has, as typed. */
+const PROGRAMS: Readonly<Record<ToolkitKind, string>> = {
+  "static, relative links": "busybox-toolkit echo hello",
+  "static, absolute links": "busybox-toolkit echo hello",
+  "dynamic, glibc": 'test "$(count)" = 10 && linked true && greet you',
+  "dynamic, musl": "greet you",
+  "nix": "greet you",
+};
+
+/** What each cell was found to be, and on which engines. */
+const found = new Map<string, Map<string, Engine[]>>();
+
+let imported: Promise<void> | undefined;
+
+/** The images that only this table needs, made for both engines at once. */
+function images(): Promise<void> {
+  return imported ??= (async () => {
+    const clients = ENGINES.flatMap((engine) => engineOf(engine)?.client ?? []);
+    await importToolkits(clients);
+    for (const client of clients) await importOrdinary(client, OWN_NIX, { "/nix/store/mark": "mine\n" });
+  })();
+}
+
+for (const engine of ENGINES) {
+  for (const [name, row] of Object.entries(TARGETS)) {
+    liveTest(`table: ${engine}: ${name}`, async () => {
+      await images();
+      const { client } = engineOf(engine)!;
+      await using other = await target({ engine });
+      if (row.state === "image") {
+        await checkRow(engine, name, row, `${engine}-image://${ORDINARY}`, async () => {
+          const list = await client(["images", "--no-trunc", "--format", "{{.ID}} {{.Tag}}"]);
+          return list.split("\n").sort();
+        });
+        return;
+      }
+      const { run = [], ...options } = row;
+      await using web = await target({
+        engine,
+        ...options,
+        run: run.map((word) => word.replace(OTHER, other.name)),
+      });
+      if (row.state === "stopped") await client(["wait", web.name]);
+      const id = await idOf(web.name, client);
+      await checkRow(engine, name, row, web.ref, async () => {
+        await poll(async () => assertEquals(await sidecarsOf(id, client), []));
+        const state = "{{.State.Status}} {{.State.StartedAt}} {{.RestartCount}}";
+        return [
+          await client(["inspect", "--format", state, web.name]),
+          ...row.state ? [] : await processesOf(engine, web.name),
+          ...await filesOf(web.name, client),
+        ];
+      });
+    }, engine);
+  }
+}
+
+/** The numbers and names of a container's processes. Podman's list is everybody's where the target has the host's. */
+async function processesOf(engine: Engine, name: string): Promise<string[]> {
+  const columns = engine === "docker" ? ["-o", "pid,comm"] : ["pid", "comm"];
+  const lines = (await engineOf(engine)!.client(["top", name, ...columns])).split("\n");
+  return lines.map((line) => line.trim().replace(/\s+/g, " ")).filter((line) =>
+    /^\d+ (sleep|server)$/.test(line)
+  );
+}
+
+/** Runs every toolkit on a target, whose `state` must be the same before and after each. */
+async function checkRow(
+  engine: Engine,
+  name: string,
+  row: Row,
+  ref: string,
+  state: () => Promise<string[]>,
+): Promise<void> {
+  const { client } = engineOf(engine)!;
+  const rights = { ordinary: true, added: [], ...row.rights };
+  const allowed = rights.added.reduce(
+    (sum, right) => sum | 1n << RIGHTS[right],
+    rights.ordinary ? rightsIn(await client(["run", "--rm", ORDINARY, "cat", "/proc/self/status"])) : 0n,
+  );
+  const [read, text] = row.read ?? ["cat /etc/os-release", "NAME=ordinary"];
+  for (const kind of TOOLKIT_KINDS) {
+    const before = await state();
+    const script = [
+      "id -u",
+      read,
+      "ps -e 2>/dev/null || ps",
+      PROGRAMS[kind],
+      ...row.programs === false ? [] : ["/bin/busybox echo own program"],
+      "cat /proc/self/status",
+      'echo "rootfs $CDEBUG_ROOTFS"',
+      "exit 7",
+    ].join("\n");
+    const flags = row.state === "stopped" ? ["--stopped"] : [];
+    const result = await cdebug(["exec", "--image", toolkitImage(kind), ...flags, ref, "sh", "-c", script]);
+    const { code, stdout, stderr } = result;
+    assertEquals({ code, stderr }, { code: 7, stderr: "" }, `${kind}: ${stdout}${stderr}`);
+    assertEquals(stdout.split("\n")[0], "0", kind);
+    assertIncludes(stdout, text);
+    assertIncludes(stdout, row.state ? "hold" : row.programs === false ? "server" : "sleep");
+    assertIncludes(stdout, "hello");
+    if (row.programs !== false) assertIncludes(stdout, "own program");
+    const linked = stdout.includes("rootfs /.cdebug-");
+    if (!("link" in row) || row.link !== undefined) assertEquals(linked, row.link ?? true, kind);
+    assertEquals(rightsIn(stdout) & ~allowed, 0n, `${kind}: rights beyond the ladder's`);
+    assertEquals(await state(), before, kind);
+    note(engine, name, kind, linked ? "yes" : "yes, nothing written");
+  }
+  note(engine, name, "rights", [...rights.ordinary ? ["ordinary"] : [], ...rights.added].join(" + "));
+}
+
+/** The effective Linux capabilities in the text of /proc/PID/status. */
+function rightsIn(text: string): bigint {
+  return BigInt(`0x${/^CapEff:\s*([0-9a-f]+)$/m.exec(text)?.[1] ?? "ffffffffffffffff"}`);
+}
+
+function note(engine: Engine, row: string, column: string, text: string): void {
+  const key = `${row}\n${column}`;
+  const cell = found.get(key) ?? new Map<string, Engine[]>();
+  found.set(key, cell.set(text, [...cell.get(text) ?? [], engine]));
+}
+
+/** A cell's text; with the engines' names, where they differ or one has not come so far. */
+function cellOf(row: string, column: string): string {
+  const cell = [...found.get(`${row}\n${column}`) ?? []];
+  return cell.map(([text, engines]) => engines.length === ENGINES.length ? text : `${engines}: ${text}`).join(
+    "; ",
+  );
+}
+
+liveTest("table: README.md shows it as it was found", async () => {
+  const columns = [...TOOLKIT_KINDS, "rights"];
+  await assertReadme(
+    "table",
+    [
+      `| target | ${TOOLKIT_KINDS.join(" | ")} | Linux capabilities |`,
+      `| --- |${" --- |".repeat(columns.length)}`,
+      ...Object.keys(TARGETS).map((row) =>
+        `| ${row} | ${columns.map((column) => cellOf(row, column)).join(" | ")} |`
+      ),
+    ].join("\n"),
+  );
+});
