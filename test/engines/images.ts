@@ -71,7 +71,7 @@ export async function importOrdinary(
       `${root}/etc/passwd`,
       "root:x:0:0:root:/root:/bin/sh\nweb:x:101:102:web:/home/web:/bin/sh\n",
     );
-    await Deno.writeTextFile(`${root}/etc/group`, "root:x:0:\nweb:x:102:\nstaff:x:50:\n");
+    await Deno.writeTextFile(`${root}/etc/group`, "root:x:0:\nweb:x:102:\nstaff:x:50:web\n");
     await Deno.writeTextFile(`${root}/srv/not-executable`, "");
     for (const [path, text] of Object.entries(files)) {
       await Deno.mkdir(`${root}${path.replace(/[^/]*$/, "")}`, { recursive: true });
