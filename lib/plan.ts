@@ -166,6 +166,10 @@ const sidecar = v.strictObject({
   dropLinuxCapabilities: v.exactOptional(texts),
   securityOptions: v.exactOptional(texts),
   mounts: v.exactOptional(v.array(mount)),
+  tmpfs: described(
+    v.exactOptional(texts),
+    "Directories in memory, of the sidecar's own, from which programs can be run.",
+  ),
   files: described(v.exactOptional(v.array(file)), "Put into the filesystem before the start."),
   env: v.exactOptional(env),
   tty: flag,

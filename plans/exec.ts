@@ -7,6 +7,9 @@ import type { Capabilities, Target } from "../lib/target.ts";
 import { script } from "./enter.ts";
 import { copyOf, isTargetsOwn, leastRights, shareNamespaces } from "./sidecar.ts";
 
+/** Where the entry script keeps what is its own: `c_own` in enter.sh. A thousand wrappers are made fast in memory. */
+const OWN = "/.cdebug";
+
 const DEFAULT_IMAGE = "docker.io/library/busybox:musl";
 
 export const summary = "Run a command, or a shell, with your own tools in a container";
@@ -260,6 +263,7 @@ export function compile(
     user: "0",
     ...rights,
     ...mounts.length > 0 && { mounts },
+    tmpfs: [OWN],
     ...Object.keys(env).length > 0 && { env },
     tty,
     stdin,

@@ -5,7 +5,7 @@
 
 import { BARE, MAIN, TOOLKIT } from "./e2e/engine.ts";
 import { startDocker } from "./engines/docker.ts";
-import { importBare, importToolkit } from "./engines/images.ts";
+import { fillWithBusybox, importBare, importRoot, importToolkit } from "./engines/images.ts";
 
 const PAIRS = Number(Deno.args[0] ?? 41);
 
@@ -19,9 +19,15 @@ interface Comparison {
 await using engine = await startDocker();
 await importBare(engine.client, BARE);
 await importToolkit(engine.client, TOOLKIT);
+const THOUSAND = "cdebug-bench/thousand";
+await importRoot(engine.client, THOUSAND, ["ENV PATH=/bin"], async (root) => {
+  await fillWithBusybox(root);
+  for (let i = 1; i <= 1000; i++) await Deno.symlink("busybox", `${root}/bin/program-${i}`);
+});
 await engine.client(["run", "-d", "--name", "web", BARE, "/server"]);
 const empty = await Deno.makeTempFile({ suffix: ".ts" });
 
+const exec = [Deno.execPath(), "run", "-A", MAIN, "exec"];
 const comparisons: Comparison[] = [
   {
     name: "cdebug --version",
@@ -31,9 +37,15 @@ const comparisons: Comparison[] = [
   },
   {
     name: "cdebug exec web true",
-    cdebug: [Deno.execPath(), "run", "-A", MAIN, "exec", "web", "true"],
+    cdebug: [...exec, "web", "true"],
     bare: ["docker", "run", "--rm", "--network", "container:web", "--pid", "container:web", TOOLKIT, "true"],
     bareName: "docker run --rm --network container:web --pid container:web IMAGE true",
+  },
+  {
+    name: "cdebug exec web true, with wrappers for 1,000 programs",
+    cdebug: [...exec, "--image", THOUSAND, "--toolkit", "dynamic", "web", "true"],
+    bare: [...exec, "--image", THOUSAND, "--toolkit", "static", "web", "true"],
+    bareName: "without wrappers",
   },
 ];
 

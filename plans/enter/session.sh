@@ -6,8 +6,7 @@ session() {
   find_process
   c_root=/proc/$c_pid/root
 
-  # Some engines' roots are read-only to root without rights, who may still change that.
-  mkdir -p "$c_own/bin" 2>/dev/null || { chmod u+w / && mkdir -p "$c_own/bin"; }
+  [ -d "$c_own" ] || mkdir "$c_own" # not every engine has it in memory
   : >"$c_own/$CDEBUG_SESSION" # before the link is there: it proves that the link's owner lives
   launch >"$c_own/launch"
   chmod 755 "$c_own/launch"

@@ -59,6 +59,7 @@ find_kind() {
 }
 
 wrap() {
+  mkdir "$c_own/bin"
   libraries >"$c_own/libraries"
   c_first="#!$c_toolkit$c_own/launch"
   IFS=:

@@ -429,6 +429,7 @@ async function create(
         CapDrop: sidecar.dropLinuxCapabilities ?? [],
         SecurityOpt: sidecar.securityOptions ?? [],
         Binds: mounts,
+        Tmpfs: Object.fromEntries((sidecar.tmpfs ?? []).map((path) => [path, "exec,mode=755"])),
         // What is relayed need not be written to the daemon's disk as well.
         ...!spec.detached && { LogConfig: { Type: "none", Config: {} } },
         ...sidecar.tty && size && sizesAtCreation(api) && { ConsoleSize: [size.rows, size.columns] },
