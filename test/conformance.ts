@@ -14,6 +14,8 @@ export interface Subject extends AsyncDisposable {
   readonly image: string;
   /** The names of the sidecars that exist. */
   containers(): Promise<string[]>;
+  /** The names and IDs of the images that exist. */
+  images(): Promise<string[]>;
 }
 
 const never = new AbortController().signal;
@@ -43,6 +45,13 @@ export function conformance(engine: string, open: (() => Promise<Subject>) | und
 
   test("inspect() gives the same snapshot twice", async ({ driver, target }) => {
     assertEquals(await driver.inspect(target), await driver.inspect(target));
+  });
+
+  test("inspect() of an image tells what a container of it would be", async ({ driver, image }) => {
+    const { state, id, platform } = await driver.inspect(image, "image");
+    assertEquals([state, platform?.split("/")[0]], ["image", "linux"]);
+    assertEquals((await driver.inspect(image, "image")).id, id);
+    await assertRejects(() => driver.inspect("cdebug-test/missing", "image"), CdebugError, "no such image");
   });
 
   test("list() names the target", async ({ driver, target }) => {
@@ -111,6 +120,44 @@ export function conformance(engine: string, open: (() => Promise<Subject>) | und
     await assertRejects(() => start(subject, { script: "sleep 100" }, {}, AbortSignal.abort()));
   });
 
+  test("run() of a container's copy, with files put into it", async (subject) => {
+    const { id, state } = await subject.driver.inspect(subject.target);
+    assertEquals(state, "running");
+    const images = await subject.images();
+    const program = '#!/bin/sh\necho "$@"\nexec sleep 1000\n';
+    let stdout = "";
+    const copy = await start(subject, {
+      snapshot: id,
+      files: [{ path: "/put", base64: btoa(program), mode: 0o755 }],
+      namespaces: { network: "own", pid: "own", ipc: "own", uts: "own", user: "engine" },
+      args: ["/put", "a  b"],
+    }, { stdout: (chunk) => Promise.resolve(void (stdout += new TextDecoder().decode(chunk))) });
+    await eventually(() => Promise.resolve(assertEquals(stdout, "a  b\n")));
+    await subject.driver.remove(copy.id);
+    await copy.exit.catch(() => {});
+    assertEquals(await subject.images(), images);
+  });
+
+  test("run() joins another sidecar", async (subject) => {
+    const namespaces = { network: "own", pid: "own", ipc: "own", uts: "own", user: "engine" } as const;
+    const first = await start(subject, { script: "exec sleep 1000.5", namespaces });
+    let stdout = "";
+    const second = await start(
+      subject,
+      {
+        namespaces: { ...namespaces, network: "target", pid: "target" },
+        script: "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -c 'sleep 1000.5'",
+      },
+      { stdout: (chunk) => Promise.resolve(void (stdout += new TextDecoder().decode(chunk))) },
+      never,
+      {},
+      { name: "cdebug-conformance-2", joined: first.id },
+    );
+    assertEquals([await second.exit, stdout.trim()], [0, "1"]);
+    await subject.driver.remove(first.id);
+    await first.exit.catch(() => {});
+  });
+
   test("exec() runs beside the sidecar's script", async (subject) => {
     const first = await start(subject, { script: "cat", stdin: "lifeline" }, { stdin: new ReadableStream() });
     let stdout = "";
@@ -134,15 +181,22 @@ export function conformance(engine: string, open: (() => Promise<Subject>) | und
     streams: Parameters<Driver["run"]>[1] = {},
     signal = never,
     env: Record<string, string> = {},
+    realised: Partial<Realised> = {},
   ) {
+    const { shell, script, ...plain } = fakeSidecar({ image });
     const found = await driver.inspect(target);
     const spec: Realised = {
       target: found,
       name: "cdebug-conformance",
       labels: { "cdebug.session": "conformance" },
-      env: { ...env, CDEBUG_SCRIPT: sidecar.script! },
+      env: { ...env, ...sidecar.script !== undefined && { CDEBUG_SCRIPT: sidecar.script } },
       detached: false,
-      sidecar: fakeSidecar({ image, ...sidecar }),
+      sidecar: {
+        ...plain,
+        ...sidecar.script !== undefined && { shell: shell!, script: script! },
+        ...sidecar,
+      },
+      ...realised,
     };
     const events: Progress[] = [];
     return await driver.run(spec, streams, signal, (event) => events.push(event));

@@ -93,7 +93,14 @@ export function openFake(): FakeEngine {
     targets,
     containers: () => [...containers.keys()],
 
-    inspect(name) {
+    inspect(name, kind) {
+      if (kind === "image") {
+        return images.has(name)
+          ? Promise.resolve(
+            fakeTarget({ state: "image", name, image: name, id: name, platform: "linux/amd64" }),
+          )
+          : Promise.reject(new CdebugError(`Cannot find image "${name}": there is no such image`));
+      }
       const target = targets.get(name) ?? [...targets.values()].find(({ id }) => id.startsWith(name));
       if (target) return Promise.resolve(target);
       const near = nearest(name, targets.keys());
@@ -123,15 +130,20 @@ export function openFake(): FakeEngine {
       if (containers.has(spec.name)) {
         throw new CdebugError(`Cannot start the sidecar: the name "${spec.name}" is in use`);
       }
-      const [shell, ...args] = scriptCommand(spec.sidecar, spec.sidecar.args);
-      if (shell !== "sh") {
+      if (spec.joined !== undefined && !byId(spec.joined)) {
+        throw new CdebugError(`No container ${spec.joined}`);
+      }
+      const root = await putFiles(spec.sidecar);
+      const [program, ...args] = scriptCommand(spec.sidecar, spec.sidecar.args);
+      if (root === undefined && program !== "sh") {
         throw new CdebugError(`Cannot start the toolkit "${spec.sidecar.image}": it has no shell`);
       }
-      const { child, running } = spawn(shell, args, spec.env, streams, String(++count));
+      const { child, running } = spawn(`${root ?? ""}${program}`, args, spec.env, streams, String(++count));
       const container: Container = { id: running.id, name: spec.name, spec, child, ended: false };
       containers.set(spec.name, container);
-      const exit = running.exit.finally(() => {
+      const exit = running.exit.finally(async () => {
         container.ended = true;
+        if (root) await Deno.remove(root, { recursive: true });
         if (!spec.sidecar.keep) containers.delete(spec.name);
       });
       return { ...running, exit };
@@ -173,6 +185,16 @@ export function openFake(): FakeEngine {
     images.add(image);
     report({ kind: "pulled", image });
   }
+}
+
+/** Where a spec's files are: they cannot be at their own places. Nothing where it has none. */
+async function putFiles({ files }: Sidecar): Promise<string | undefined> {
+  if (!files) return undefined;
+  const root = await Deno.makeTempDir({ prefix: "cdebug-test-" });
+  for (const { path, base64, mode } of files) {
+    await Deno.writeFile(`${root}${path}`, Uint8Array.fromBase64(base64), { mode });
+  }
+  return root;
 }
 
 function spawn(

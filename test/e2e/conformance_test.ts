@@ -20,6 +20,10 @@ for (const name of Object.keys(HOSTS) as LiveEngine[]) {
           const names = await engine.client(["ps", "-a", ...filter, "--format", "{{.Names}}"]);
           return names.split("\n").filter(Boolean);
         },
+        async images() {
+          return (await engine.client(["images", "-a", "--format", "{{.ID}} {{.Repository}}"])).split("\n")
+            .sort();
+        },
         async [Symbol.asyncDispose]() {
           await found[Symbol.asyncDispose]();
           await driver[Symbol.asyncDispose]();

@@ -7,6 +7,7 @@ conformance("fake", () => {
     driver,
     target: "web",
     image: "busybox:musl",
+    images: () => Promise.resolve([...driver.images]),
     containers: () => Promise.resolve(driver.containers()),
     [Symbol.asyncDispose]: () => Promise.resolve(),
   });

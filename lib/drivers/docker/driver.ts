@@ -440,11 +440,12 @@ async function create(
   if (sidecar.snapshot) snapshots.set(Id, image);
   if (sidecar.files) {
     const { pack } = await import("../../archive.ts");
-    await api.request("PUT", `/containers/${Id}/archive`, {
+    const put = await api.request("PUT", `/containers/${Id}/archive`, {
       signal,
       query: { path: "/" },
       archive: await pack(sidecar.files),
     });
+    await put.body?.cancel();
   }
   return Id;
 }
@@ -507,7 +508,7 @@ function explain({ engine }: Endpoint, { name, sidecar: { image } }: Realised, e
       cause: error,
     });
   }
-  if (error.status === 409 && /already in use/.test(text)) {
+  if (/name .*already in use/.test(text)) {
     return new CdebugError(`Cannot start the sidecar: the name "${name}" is in use`, {
       hint: `${engine} ps -a --filter name=${name}; another --name, or none`,
       cause: error,
