@@ -24,6 +24,14 @@ async function run([command, ...rest]: readonly string[]): Promise<number> {
         const { apply } = await import("./lib/commands/apply.ts");
         return await apply(rest, (name) => planners[name]());
       }
+      case "ls": {
+        const { ls } = await import("./lib/commands/ls.ts");
+        return await ls(rest);
+      }
+      case "prune": {
+        const { prune } = await import("./lib/commands/prune.ts");
+        return await prune(rest, planners.exec);
+      }
       case "--version":
       case "version":
         await Deno.stdout.write(new TextEncoder().encode(`cdebug ${config.version}\n`));

@@ -54,6 +54,43 @@ export interface Running {
   release(): void;
 }
 
+/** An image that the engine has. */
+export interface ImageFound {
+  readonly id: string;
+  /** Its names; none if it has only its ID. */
+  readonly names: readonly string[];
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+/** Where an engine is. */
+export interface Location {
+  /** As the user knows it: `unix:///var/run/docker.sock`. */
+  readonly address: string;
+  /** What named it: `DOCKER_HOST`, `context "prod"`; DEFAULT_SOURCE if nothing did. */
+  readonly source: string;
+}
+
+/** The source of an address that nobody has chosen. */
+export const DEFAULT_SOURCE = "the default";
+
+/** What an engine says of itself. */
+export interface EngineDescription {
+  readonly version: string;
+  /** The newest version of its API. */
+  readonly apiVersion: string;
+  /** Of its machine, as in `linux/amd64`. */
+  readonly platform: string;
+  readonly operatingSystem: string;
+  readonly rootless: boolean;
+  /** Root in its containers is not root on its machine. */
+  readonly userNamespaceRemapped: boolean;
+  readonly storageDriver: string;
+  /** "" where it does not say. */
+  readonly cgroupVersion: string;
+  /** What confines its containers: `seccomp`, `apparmor`, `selinux`. */
+  readonly securityOptions: readonly string[];
+}
+
 export interface Driver extends AsyncDisposable {
   readonly engine: Engine;
   readonly capabilities: Capabilities;
@@ -61,8 +98,23 @@ export interface Driver extends AsyncDisposable {
   inspect(name: string, kind?: Kind): Promise<Target>;
   /** Whether a target, by ID, runs; `gone` if there is no such container any more. */
   state(id: string): Promise<"running" | "stopped" | "gone">;
-  /** All containers, for pickers and suggestions. */
-  list(): Promise<Candidate[]>;
+  /** All containers, running or not; with `label`, those that have it. */
+  list(options?: { readonly label?: string }): Promise<Candidate[]>;
+  /**
+   * The paths that a container's root filesystem has and its image has not; none where the engine cannot tell, or
+   * the container is gone.
+   */
+  added(id: string): Promise<string[]>;
+  /** Where a symbolic link in a container leads; undefined if it is none, or cannot be read. */
+  readLink(id: string, path: string): Promise<string | undefined>;
+  /** All images that have a label. */
+  labelledImages(label: string): Promise<ImageFound[]>;
+  /** Whether the engine has an image, by its name. */
+  hasImage(name: string): Promise<boolean>;
+  /** Removes an image that no container uses; one that is gone is no error, one in use is. */
+  removeImage(id: string): Promise<void>;
+  /** What the engine says of itself. */
+  describe(): Promise<EngineDescription>;
   /**
    * Starts a sidecar and returns as soon as it runs. Pulls its image, or makes it of a container, as the spec says. When it has failed, or
    * `signal` has fired, nothing is left of it. The engine removes the container when it has ended, unless the
@@ -90,6 +142,17 @@ export function scriptCommand(
 ): string[] {
   if (sidecar.shell === undefined) return [...args];
   return [sidecar.shell, "-c", 'eval "$CDEBUG_SCRIPT"', "cdebug", ...args];
+}
+
+/** Where the driver would look for its engine. Throws CdebugError if what is named cannot be read. */
+export async function locate(engine: Engine, address: string | undefined): Promise<Location> {
+  switch (engine) {
+    case "docker":
+    case "podman": {
+      const { findEndpoint } = await import("./drivers/docker/endpoint.ts");
+      return await findEndpoint(engine, address);
+    }
+  }
 }
 
 /** Opens the driver of an engine; the others are never loaded. `address` stands in for what it would find itself. */

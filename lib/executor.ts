@@ -39,6 +39,8 @@ export interface Surroundings {
   /** The value of a variable that the plan names without one. */
   readonly env: (name: string) => string | undefined;
   readonly report: (event: Event) => void;
+  /** What identifies the process that the session ends with; see `ownIdentity`. */
+  readonly owner: string;
 }
 
 export type Outcome =
@@ -54,6 +56,8 @@ const CLEANUP_GRACE_MS = 5_000;
 /** Sessions shorter than this never pay for the process that ends them should cdebug die. */
 const HANGUP_DELAY_MS = 300;
 const BROKEN_PIPE = 128 + 13;
+/** A command is shown in lists, where its beginning says enough. */
+const COMMAND_LABEL_LENGTH = 200;
 /**
  * What a sidecar's exit code is when it was ended from outside (`docker stop`, `docker kill`, a dead target), and
  * its script could not tidy up; or when the command ended so, which costs one needless undo.
@@ -71,6 +75,8 @@ export async function execute(plan: Plan, driver: Driver, around: Surroundings):
     "cdebug.session": session,
     "cdebug.target": plan.target.id,
     "cdebug.plan": await digest(plan),
+    "cdebug.command": plan.request.argv.join(" ").slice(0, COMMAND_LABEL_LENGTH),
+    ...plan.session.detach ? { "cdebug.detached": "true" } : { "cdebug.owner": around.owner },
   };
   const realise = (sidecar: Sidecar): Realised => ({
     sidecar,
@@ -236,6 +242,7 @@ class Session {
         return;
       case "detach":
         this.#lifeline.send("detach\n");
+        if (main?.spec.sidecar.hangup) this.#startHangupProcess(); // it notes that nobody is missed
         main?.running.release();
         this.#detached.resolve();
         return;

@@ -264,7 +264,12 @@ export function formatPlan(
   options: { showValues?: boolean } = {},
 ): string {
   const shown = options.showValues ? plan : withoutValues(plan);
-  return new Document(shown, { aliasDuplicateObjects: false })
+  return formatYaml(shown);
+}
+
+/** JSON values as YAML, texts of several lines as blocks. */
+export function formatYaml(value: unknown): string {
+  return new Document(value, { aliasDuplicateObjects: false })
     .toString({ lineWidth: 0, blockQuote: "literal" });
 }
 

@@ -19,7 +19,12 @@ export interface Candidate {
   readonly id: string;
   readonly name: string;
   readonly image: string;
+  /** The image's ID. */
+  readonly imageId: string;
+  /** In the engine's words: `running`, `exited`. */
   readonly state: string;
+  readonly createdAt: Date;
+  readonly labels: Readonly<Record<string, string>>;
 }
 
 /** A target as named by the user: `docker://web` → engine `docker`, name `web`. */
@@ -78,6 +83,11 @@ export function parseRef(text: string): Ref {
 /** The target of a plan, by a ref that is sure to mean the same. */
 export function refOf({ engine, state, name }: Target): string {
   return `${engine}${state === "image" ? "-image" : ""}://${name}`;
+}
+
+/** The shortest text that `parseRef` reads as this container. */
+export function formatRef({ engine, name }: Pick<Ref, "engine" | "name">): string {
+  return engine === "docker" ? name : `${engine}://${name}`;
 }
 
 /** What has changed between the target of a plan and the target of now, or nothing. */

@@ -1,6 +1,7 @@
 /** The user's terminal: its size, its raw mode, the keys that detach. */
 
 import type { Size } from "./driver.ts";
+import { printable } from "./errors.ts";
 
 const CTRL_P = 0x10;
 const CTRL_Q = 0x11;
@@ -29,6 +30,14 @@ export function rawMode(): () => void {
       // The terminal has gone away.
     }
   };
+}
+
+/** Asks on stderr, and reads a line of the answer; anything but a yes is a no. */
+export async function confirm(question: string): Promise<boolean> {
+  await Deno.stderr.write(new TextEncoder().encode(`${printable(question)} [y/N] `));
+  const answer = new Uint8Array(64);
+  const count = await Deno.stdin.read(answer);
+  return /^y(es)?$/i.test(new TextDecoder().decode(answer.subarray(0, count ?? 0)).trim());
 }
 
 /**

@@ -16,6 +16,10 @@ export interface Subject extends AsyncDisposable {
   containers(): Promise<string[]>;
   /** The names and IDs of the images that exist. */
   images(): Promise<string[]>;
+  /** Makes a link in the target's root, which is removed when it is disposed of. */
+  link(path: string, to: string): Promise<AsyncDisposable>;
+  /** Makes an image with a label, and returns its ID. */
+  labelled(label: string): Promise<string>;
 }
 
 const never = new AbortController().signal;
@@ -56,6 +60,59 @@ export function conformance(engine: string, open: (() => Promise<Subject>) | und
 
   test("list() names the target", async ({ driver, target }) => {
     assert((await driver.list()).some(({ name }) => name === target));
+  });
+
+  test("list() finds sidecars by their labels, running or ended", async (subject) => {
+    const { driver, target } = subject;
+    const first = await start(subject, { script: "cat", stdin: "lifeline" }, { stdin: new ReadableStream() });
+    const [found, ...more] = await driver.list({ label: "cdebug.session" });
+    assertEquals([found?.name, found?.state, more.length], ["cdebug-conformance", "running", 0]);
+    assertEquals(found!.labels["cdebug.session"], "conformance");
+    assert(Math.abs(Date.now() - found!.createdAt.getTime()) < 60_000, `${found!.createdAt}`);
+    assert((await driver.list()).some(({ name }) => name === target));
+    await driver.remove(first.id);
+    await first.exit.catch(() => {});
+
+    const kept = await start(subject, { script: "true", keep: true });
+    await kept.exit;
+    await eventually(async () =>
+      assertEquals((await driver.list({ label: "cdebug.session" })).map(({ state }) => state), ["exited"])
+    );
+    await driver.remove(kept.id);
+  });
+
+  test("added() and readLink() tell what a container's root has more than its image", async (subject) => {
+    const { driver, target } = subject;
+    const { id } = await driver.inspect(target);
+    assertEquals((await driver.added(id)).filter((path) => path === "/added"), []);
+    await using _link = await subject.link("/added", "/proc/999999/root/nix");
+    assertEquals((await driver.added(id)).filter((path) => path === "/added"), ["/added"]);
+    assertEquals(await driver.readLink(id, "/added"), "/proc/999999/root/nix");
+    assertEquals(await driver.readLink(id, "/no-such-path"), undefined);
+    assertEquals(await driver.added("0123456789abcdef"), []);
+  });
+
+  test("labelledImages() finds images by a label, and removeImage() removes them", async (subject) => {
+    const { driver } = subject;
+    assertEquals(await driver.labelledImages("cdebug.conformance"), []);
+    const id = await subject.labelled("cdebug.conformance");
+    const [found, ...more] = await driver.labelledImages("cdebug.conformance");
+    assertEquals([found?.id, found?.names, more.length], [id, [], 0]);
+    assertEquals(Object.hasOwn(found!.labels, "cdebug.conformance"), true);
+    await driver.removeImage(id);
+    await driver.removeImage(id);
+    assertEquals(await driver.labelledImages("cdebug.conformance"), []);
+  });
+
+  test("hasImage() tells whether it need be pulled", async ({ driver, image }) => {
+    assertEquals(await driver.hasImage(image), true);
+    assertEquals(await driver.hasImage("cdebug-test/missing"), false);
+  });
+
+  test("describe() says what the engine is", async ({ driver }) => {
+    const { version, apiVersion, platform, storageDriver } = await driver.describe();
+    assert(/^\d/.test(version) && /^\d+\.\d+/.test(apiVersion), `${version}, ${apiVersion}`);
+    assert(/^linux\/\w+$/.test(platform) && storageDriver !== "", `${platform}, ${storageDriver}`);
   });
 
   test("state() tells running from gone", async ({ driver, target }) => {

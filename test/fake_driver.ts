@@ -4,11 +4,11 @@
  * streams, exit codes and signals are real; namespaces and root filesystems are not.
  */
 
-import type { Driver, Progress, Realised, Running, Streams } from "../lib/driver.ts";
+import type { Driver, ImageFound, Progress, Realised, Running, Streams } from "../lib/driver.ts";
 import { scriptCommand } from "../lib/driver.ts";
 import { CdebugError, nearest } from "../lib/errors.ts";
 import type { Sidecar } from "../lib/plan.ts";
-import type { Target } from "../lib/target.ts";
+import type { Candidate, Target } from "../lib/target.ts";
 
 export interface FakeEngine extends Driver {
   /** What was asked of the engine, in order: `run debugger`, `remove 1`. */
@@ -18,6 +18,10 @@ export interface FakeEngine extends Driver {
   readonly images: Set<string>;
   readonly registry: Set<string>;
   readonly targets: Map<string, Target>;
+  /** What has been added to the root of a container, by its ID: path → where a link leads. */
+  readonly paths: Map<string, Map<string, string | undefined>>;
+  /** Images that carry labels, by their ID. */
+  readonly labelled: Map<string, ImageFound>;
   /** The names of the sidecars that exist, running or kept. */
   containers(): string[];
 }
@@ -27,6 +31,7 @@ interface Container {
   readonly name: string;
   readonly spec: Realised;
   readonly child: Deno.ChildProcess;
+  readonly createdAt: Date;
   ended: boolean;
 }
 
@@ -79,6 +84,8 @@ export function openFake(): FakeEngine {
   const images = new Set(["busybox:musl"]);
   const registry = new Set<string>();
   const targets = new Map([["web", fakeTarget()]]);
+  const paths: FakeEngine["paths"] = new Map();
+  const labelled: FakeEngine["labelled"] = new Map();
   let count = 0;
 
   const byId = (id: string) => [...containers.values()].find((container) => container.id === id);
@@ -91,6 +98,8 @@ export function openFake(): FakeEngine {
     images,
     registry,
     targets,
+    paths,
+    labelled,
     containers: () => [...containers.keys()],
 
     inspect(name, kind) {
@@ -114,13 +123,54 @@ export function openFake(): FakeEngine {
     state: (id) =>
       Promise.resolve([...targets.values()].some((target) => target.id === id) ? "running" : "gone"),
 
-    list: () =>
-      Promise.resolve([...targets.values()].map(({ id, name, image }) => ({
-        id,
-        name,
-        image,
-        state: "running",
-      }))),
+    list({ label } = {}) {
+      const found: Candidate[] = [
+        ...[...targets.values()].map(({ id, name, image }) => ({
+          id,
+          name,
+          image,
+          imageId: `sha256:${image}`,
+          state: "running",
+          createdAt: new Date(0),
+          labels: {},
+        })),
+        ...[...containers.values()].map(({ id, name, spec: { sidecar, labels }, createdAt, ended }) => ({
+          id,
+          name,
+          image: sidecar.image,
+          imageId: `sha256:${sidecar.image}`,
+          state: ended ? "exited" : "running",
+          createdAt,
+          labels,
+        })),
+      ];
+      return Promise.resolve(
+        found.filter(({ labels }) => label === undefined || Object.hasOwn(labels, label)),
+      );
+    },
+
+    added: (id) => Promise.resolve([...paths.get(id)?.keys() ?? []]),
+    readLink: (id, path) => Promise.resolve(paths.get(id)?.get(path)),
+    labelledImages: (label) =>
+      Promise.resolve([...labelled.values()].filter(({ labels }) => Object.hasOwn(labels, label))),
+    hasImage: (name) => Promise.resolve(images.has(name)),
+    removeImage(id) {
+      journal.push(`remove image ${id}`);
+      labelled.delete(id);
+      return Promise.resolve();
+    },
+    describe: () =>
+      Promise.resolve({
+        version: "1",
+        apiVersion: "1.0",
+        platform: "linux/amd64",
+        operatingSystem: "a test",
+        rootless: false,
+        userNamespaceRemapped: false,
+        storageDriver: "none",
+        cgroupVersion: "2",
+        securityOptions: ["seccomp"],
+      }),
 
     async run(spec, streams, signal, report) {
       journal.push(`run ${spec.sidecar.name}`);
@@ -139,7 +189,14 @@ export function openFake(): FakeEngine {
         throw new CdebugError(`Cannot start the toolkit "${spec.sidecar.image}": it has no shell`);
       }
       const { child, running } = spawn(`${root ?? ""}${program}`, args, spec.env, streams, String(++count));
-      const container: Container = { id: running.id, name: spec.name, spec, child, ended: false };
+      const container: Container = {
+        id: running.id,
+        name: spec.name,
+        spec,
+        child,
+        createdAt: new Date(),
+        ended: false,
+      };
       containers.set(spec.name, container);
       const exit = running.exit.finally(async () => {
         container.ended = true;

@@ -5,7 +5,8 @@ import { CdebugError, printable, reason } from "../errors.ts";
 import { COMMON_FLAGS, type Flags, formatFlags, parseFlags } from "../flags.ts";
 import { MAX_PLAN_SIZE, parsePlan, type Plan, type Planner, type Sidecar } from "../plan.ts";
 import { differences, parseRef, refOf, type Target } from "../target.ts";
-import { confirm, print, runPlan } from "./session.ts";
+import { confirm } from "../terminal.ts";
+import { print, runPlan } from "./session.ts";
 
 export const summary = "Run a saved plan";
 

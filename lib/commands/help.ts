@@ -7,6 +7,8 @@ const COMMANDS = {
   exec: "Run a command, or a shell, with your own tools in a container",
   plan: "Print what a command would do, to review, keep and apply",
   apply: "Run a saved plan",
+  ls: "List the sessions",
+  prune: "Remove what belongs to no living session",
   help: "Print this help",
   version: "Print the version",
 };

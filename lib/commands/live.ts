@@ -3,9 +3,10 @@
 import { type Driver, openDriver } from "../driver.ts";
 import { CdebugError, reason } from "../errors.ts";
 import { COMMON_FLAGS, type Flags, formatFlags, parseFlags, type Values } from "../flags.ts";
-import type { Plan, Planner } from "../plan.ts";
+import type { Plan, Planner, RequestSurroundings } from "../plan.ts";
 import { parseRef } from "../target.ts";
-import { confirm, print, runPlan } from "./session.ts";
+import { confirm } from "../terminal.ts";
+import { print, runPlan } from "./session.ts";
 
 /** What every command that makes plans takes besides its own flags. */
 const LIVE_FLAGS = {
@@ -33,14 +34,11 @@ export async function live<F extends Flags>(
     await print(formatHelp(planner));
     return 0;
   }
-  let request = planner.request(own, rest, {
-    cwd: Deno.cwd(),
-    image: Deno.env.get("CDEBUG_IMAGE") || undefined,
-    readText,
-  });
+  let request = planner.request(own, rest, aroundRequest());
   const ref = parseRef(request.target);
   await using driver: Driver = await openDriver(ref.engine, request.runtime);
   const printing = options.print || common["dry-run"];
+  const remark = printing || common.quiet ? undefined : orphanRemark(driver, request.runtime);
   const target = await driver.inspect(ref.name, ref.kind);
   if (target.state === "stopped" && !request.stopped && !printing && Deno.stdin.isTerminal()) {
     const stopped = await confirm(
@@ -54,7 +52,25 @@ export async function live<F extends Flags>(
     await print(formatPlan(plan, { showValues: common["show-values"] ?? false }));
     return 0;
   }
-  return await runPlan(plan, driver, { quiet: common.quiet ?? false });
+  return await runPlan(plan, driver, { quiet: common.quiet ?? false, ...remark && { remark } });
+}
+
+/**
+ * What there is to say of sessions on the engine that have lost their cdebug, or nothing: asked for while the
+ * session begins, which never waits for it, nor fails with it.
+ */
+async function orphanRemark(driver: Driver, runtime: string | undefined): Promise<string | undefined> {
+  try {
+    const owned = await driver.list({ label: "cdebug.owner" });
+    if (owned.length === 0) return undefined;
+    const [{ findSessions }, { formatOrphans }] = await Promise.all([
+      import("../sessions.ts"),
+      import("./ls.ts"),
+    ]);
+    return formatOrphans(await findSessions(driver), runtime);
+  } catch {
+    return undefined;
+  }
 }
 
 /** The help of a command that makes plans. */
@@ -69,6 +85,11 @@ ${examples}
 Flags:
 ${formatFlags({ ...flags, ...LIVE_FLAGS })}
 `;
+}
+
+/** What a request of this process depends on besides its words. */
+export function aroundRequest(): RequestSurroundings {
+  return { cwd: Deno.cwd(), image: Deno.env.get("CDEBUG_IMAGE") || undefined, readText };
 }
 
 function readText(path: string): string {

@@ -3,11 +3,19 @@
 import type { Driver, Streams } from "../driver.ts";
 import { CdebugError, EXIT, printable, reason } from "../errors.ts";
 import { type Control, type Event, execute, type SignalName, SIGNALS } from "../executor.ts";
+import { ownIdentity } from "../owner.ts";
 import type { Plan } from "../plan.ts";
 import { detachKeys, rawMode, terminalSize } from "../terminal.ts";
 
-/** Runs the plan and returns cdebug's exit code. Throws CdebugError where cdebug itself failed. */
-export async function runPlan(plan: Plan, driver: Driver, options: { quiet: boolean }): Promise<number> {
+/**
+ * Runs the plan and returns cdebug's exit code. Throws CdebugError where cdebug itself failed. A remark is printed
+ * when it comes: never into a session's output, but before it or after.
+ */
+export async function runPlan(
+  plan: Plan,
+  driver: Driver,
+  options: { quiet: boolean; remark?: Promise<string | undefined> },
+): Promise<number> {
   const sidecar = plan.sidecars.find(({ name }) => name === plan.session.attach)!;
   const { detach } = plan.session;
   const interactive = sidecar.stdin === "open" && !detach;
@@ -23,6 +31,15 @@ export async function runPlan(plan: Plan, driver: Driver, options: { quiet: bool
   const containers: string[] = [];
   const printer = newPrinter(options.quiet);
   let restoreTerminal = () => {};
+  let remark: string | undefined;
+  const printRemark = () => {
+    if (remark !== undefined) printer.note(remark);
+    remark = undefined;
+  };
+  options.remark?.then((text) => {
+    remark = text;
+    if (containers.length === 0) printRemark();
+  });
   const report = (event: Event) => {
     // Not before: until then Ctrl-C cancels.
     if (event.kind === "started") {
@@ -68,6 +85,7 @@ export async function runPlan(plan: Plan, driver: Driver, options: { quiet: bool
       },
       env: (name) => Deno.env.get(name),
       report,
+      owner: ownIdentity(),
     });
     const outcome = await Promise.race([running, left.promise]);
     if (typeof outcome === "number") return outcome;
@@ -80,6 +98,7 @@ export async function runPlan(plan: Plan, driver: Driver, options: { quiet: bool
     return outcome.code;
   } finally {
     restoreTerminal();
+    printRemark();
     stopListening();
   }
 }
@@ -108,14 +127,6 @@ export async function print(text: string): Promise<void> {
   } catch (error) {
     if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
   }
-}
-
-/** Asks on the terminal; anything but a yes is a no. */
-export async function confirm(question: string): Promise<boolean> {
-  await Deno.stderr.write(new TextEncoder().encode(`${printable(question)} [y/N] `));
-  const answer = new Uint8Array(64);
-  const count = await Deno.stdin.read(answer);
-  return /^y(es)?$/i.test(new TextDecoder().decode(answer.subarray(0, count ?? 0)).trim());
 }
 
 /** This process's input; what cannot be read, a directory for one, is told and ends it. */

@@ -21,6 +21,7 @@ umask 022
 # shellcheck disable=SC2016 # expands in the shell that it is given to
 c_run='eval "$CDEBUG_SCRIPT"'
 c_own=/.cdebug # what is the session's own in the sidecar's root: launch, the wrappers, notes between its processes
+c_detached=/.cdebug-detached # there too, where the engine can tell that it has been added
 c_link=/.cdebug-$CDEBUG_SESSION # in the target's root
 
 main() {

@@ -113,7 +113,10 @@ sized() {
 
 hangup() {
   while read -r c_word; do
-    [ "$c_word" != detach ] || exit 0
+    if [ "$c_word" = detach ]; then
+      : >"$c_detached"
+      exit 0
+    fi
   done
   : >"$c_own/hangup" # as long as it is there, the session waits for this process
   send HUP

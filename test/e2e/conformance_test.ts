@@ -24,6 +24,16 @@ for (const name of Object.keys(HOSTS) as LiveEngine[]) {
           return (await engine.client(["images", "-a", "--format", "{{.ID}} {{.Repository}}"])).split("\n")
             .sort();
         },
+        async link(path, to) {
+          await engine.client(["exec", found.name, "ln", "-s", to, path]);
+          return {
+            [Symbol.asyncDispose]: async () => void await engine.client(["exec", found.name, "rm", path]),
+          };
+        },
+        async labelled(label) {
+          const id = await engine.client(["commit", "--change", `LABEL ${label}=yes`, found.name]);
+          return `sha256:${id.trim().replace(/^.*sha256:/, "")}`;
+        },
         async [Symbol.asyncDispose]() {
           await found[Symbol.asyncDispose]();
           await driver[Symbol.asyncDispose]();

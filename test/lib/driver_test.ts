@@ -9,6 +9,16 @@ conformance("fake", () => {
     image: "busybox:musl",
     images: () => Promise.resolve([...driver.images]),
     containers: () => Promise.resolve(driver.containers()),
+    async link(path, to) {
+      const { id } = await driver.inspect("web");
+      driver.paths.set(id, new Map([[path, to]]));
+      return { [Symbol.asyncDispose]: () => Promise.resolve(void driver.paths.delete(id)) };
+    },
+    labelled(label) {
+      const id = "sha256:5eed";
+      driver.labelled.set(id, { id, names: [], labels: { [label]: "yes" } });
+      return Promise.resolve(id);
+    },
     [Symbol.asyncDispose]: () => Promise.resolve(),
   });
 });

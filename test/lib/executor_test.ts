@@ -38,6 +38,7 @@ function begin(
     },
     env: (name) => options.env?.[name],
     report: (event) => events.push(event),
+    owner: "the test",
   });
   return {
     engine,
@@ -80,7 +81,17 @@ Deno.test("execute() makes every session its own name and labels", async () => {
     "cdebug.session": session,
     "cdebug.role": "debugger",
     "cdebug.target": plan.target.id,
+    "cdebug.command": "true",
+    "cdebug.owner": "the test",
   });
+});
+
+Deno.test("execute() says of a detached session that it has no owner", async () => {
+  const run = begin(planOf({ script: "true" }, { detach: true }));
+  await run.outcome;
+  const { labels } = run.engine.specs[0]!;
+  assertEquals([labels["cdebug.detached"], labels["cdebug.owner"]], ["true", undefined]);
+  while (run.engine.containers().length > 0) await new Promise((resolve) => setTimeout(resolve, 10));
 });
 
 Deno.test("execute() does the same when the reasons are removed", async () => {

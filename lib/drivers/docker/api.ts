@@ -51,11 +51,13 @@ export interface RequestOptions {
 /** The daemon has answered, with an error. */
 export class ApiError extends Error {
   readonly status: number;
+  readonly headers: Headers;
 
-  constructor(status: number, message: string) {
+  constructor(status: number, message: string, headers = new Headers()) {
     super(message);
     this.name = "ApiError";
     this.status = status;
+    this.headers = headers;
   }
 }
 
@@ -100,7 +102,7 @@ export async function openApi(engine: DockerEngine, runtime: string | undefined)
     } catch (error) {
       throw options.signal?.aborted ? error : unreachable(endpoint, error, relay?.complaint());
     }
-    if (response.status >= 400) throw await apiError(response.status, await response.text());
+    if (response.status >= 400) throw apiError(response.status, await response.text(), response.headers);
     return response;
   };
 
@@ -187,14 +189,14 @@ function unreachable(endpoint: Endpoint, error: unknown, complaint: string | und
   );
 }
 
-function apiError(status: number, text: string): ApiError {
+function apiError(status: number, text: string, headers?: Headers): ApiError {
   let message = text;
   try {
     message = (JSON.parse(text) as { message?: string }).message ?? text;
   } catch {
     // A proxy's page, or nothing: the text is all there is.
   }
-  return new ApiError(status, message.trim() || `HTTP status ${status}`);
+  return new ApiError(status, message.trim() || `HTTP status ${status}`, headers);
 }
 
 /** Source: Docker Engine API, "Attach to a container", "Hijacking". */

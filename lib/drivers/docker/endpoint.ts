@@ -2,19 +2,16 @@
 
 import { sha256 } from "../../digest.ts";
 import { dockerConfigDir, readDockerConfig, readJson } from "../../docker_config.ts";
+import { DEFAULT_SOURCE, type Location } from "../../driver.ts";
 import { CdebugError, reason } from "../../errors.ts";
 
 /** The engines that speak this API; each is also its client's name. */
 export type DockerEngine = "docker" | "podman";
 
-export interface Endpoint {
+export interface Endpoint extends Location {
   readonly engine: DockerEngine;
   /** What it is called in a sentence. */
   readonly service: string;
-  /** As the user knows it: `unix:///var/run/docker.sock`. */
-  readonly address: string;
-  /** What named it: `DOCKER_HOST`, `context "prod"`. */
-  readonly source: string;
   readonly tls?: Tls;
   /** The file of the key that ssh shows, besides those of its own config. */
   readonly sshKey?: string;
@@ -55,7 +52,7 @@ async function findPodman(address: string | undefined): Promise<Endpoint> {
     };
   }
   const dir = Deno.uid() === 0 ? "/run" : Deno.env.get("XDG_RUNTIME_DIR") || `/run/user/${Deno.uid()}`;
-  return { ...PODMAN, address: `unix://${dir}/podman/podman.sock`, source: "the default" };
+  return { ...PODMAN, address: `unix://${dir}/podman/podman.sock`, source: DEFAULT_SOURCE };
 }
 
 /** Podman has kept its connections in several files and formats, so its client is asked. */
@@ -98,7 +95,7 @@ async function findDocker(address: string | undefined): Promise<Endpoint> {
   const named = Deno.env.get("DOCKER_CONTEXT");
   const context = named || (await readDockerConfig()).currentContext;
   if (context && context !== "default") return await fromContext(context);
-  return { ...DOCKER, address: DEFAULT_ADDRESS, source: "the default" };
+  return { ...DOCKER, address: DEFAULT_ADDRESS, source: DEFAULT_SOURCE };
 }
 
 async function fromAddress(text: string, source: string): Promise<Endpoint> {

@@ -1,0 +1,144 @@
+/** The engines that a command asks: the one that is named, or all that there are. */
+
+import { DEFAULT_SOURCE, type Driver, locate, type Location, openDriver } from "../driver.ts";
+import { CdebugError, EXIT, nearest, reason } from "../errors.ts";
+import type { Flags } from "../flags.ts";
+import { type Engine, ENGINES } from "../target.ts";
+import { tellFailure } from "./session.ts";
+
+export const ENGINE_FLAGS = {
+  runtime: {
+    type: "string",
+    value: "ADDRESS",
+    help: "The engine's socket or URL (default as its own client finds it)",
+  },
+} as const satisfies Flags;
+
+/** How long an engine may take to answer; one behind ssh has to log in first. */
+const PATIENCE_MS = 2_000;
+const SSH_PATIENCE_MS = 10_000;
+
+/** An engine, and what it answered. */
+export interface Asked<T> {
+  readonly engine: Engine;
+  /** Undefined where it cannot be told. */
+  readonly location: Location | undefined;
+  readonly result:
+    | { readonly kind: "answered"; readonly driver: Driver; readonly answer: T }
+    /** Nobody has named it, and its default socket does not exist. */
+    | { readonly kind: "absent"; readonly error: CdebugError }
+    | { readonly kind: "failed"; readonly error: CdebugError };
+}
+
+export interface Engines<T> extends AsyncDisposable {
+  readonly all: readonly Asked<T>[];
+  /** Those that answered. */
+  readonly answers: readonly { readonly driver: Driver; readonly answer: T }[];
+  /** Tells of those that failed; returns cdebug's exit code. Throws CdebugError if none answered. */
+  tellFailures(): number;
+}
+
+/**
+ * Opens the engine that `words` (`podman://`) or `runtime` name, else all that there are, and asks each, all at
+ * once. Throws CdebugError where the words name no engine.
+ */
+export async function askEngines<T>(
+  command: string,
+  words: readonly string[],
+  runtime: string | undefined,
+  ask: (driver: Driver) => Promise<T>,
+): Promise<Engines<T>> {
+  const named = parseEngine(command, words) ?? (runtime === undefined ? undefined : "docker");
+  const all = await Promise.all(
+    (named ? [named] : ENGINES).map((engine) => askEngine(engine, runtime, named !== undefined, ask)),
+  );
+  const answers = all.flatMap(({ result }) => result.kind === "answered" ? [result] : []);
+  const failures = all.flatMap(({ result }) => result.kind === "failed" ? [result.error] : []);
+  return {
+    all,
+    answers,
+    tellFailures() {
+      if (answers.length === 0) {
+        const [only, ...more] = failures;
+        if (only && more.length === 0) throw only;
+        for (const error of failures) tellFailure(error, false);
+        throw new CdebugError(`Cannot run ${command}: no engine answers`, {
+          hint: "cdebug doctor  says what is missing",
+        });
+      }
+      for (const error of failures) tellFailure(error, false);
+      return failures.length === 0 ? 0 : EXIT.failure;
+    },
+    async [Symbol.asyncDispose]() {
+      await Promise.all(answers.map(({ driver }) => driver[Symbol.asyncDispose]()));
+    },
+  };
+}
+
+async function askEngine<T>(
+  engine: Engine,
+  runtime: string | undefined,
+  named: boolean,
+  ask: (driver: Driver) => Promise<T>,
+): Promise<Asked<T>> {
+  let location: Location | undefined;
+  let driver: Driver | undefined;
+  try {
+    const found = location = await locate(engine, runtime);
+    const opening = openDriver(engine, runtime);
+    const answer = await within(
+      found,
+      opening.then(async (opened) => {
+        driver = opened;
+        return await ask(opened);
+      }),
+    );
+    return { engine, location, result: { kind: "answered", driver: driver!, answer } };
+  } catch (thrown) {
+    await driver?.[Symbol.asyncDispose]();
+    const error = thrown instanceof CdebugError
+      ? thrown
+      : new CdebugError(`Cannot ask ${engine}: ${reason(thrown)}`, { cause: thrown });
+    const absent = !named && location?.source === DEFAULT_SOURCE && !await socketExists(location);
+    return { engine, location, result: { kind: absent ? "absent" : "failed", error } };
+  }
+}
+
+/** `podman://` → podman; undefined without a word. */
+function parseEngine(command: string, [word, ...more]: readonly string[]): Engine | undefined {
+  if (word === undefined) return undefined;
+  const known = ENGINES.map((engine) => `${engine}://`);
+  const engine = ENGINES.find((engine) => word === `${engine}://`);
+  if (engine && more.length === 0) return engine;
+  throw new CdebugError(
+    `Cannot run ${command}: expected one engine, ${known.join(" or ")}, not "${[word, ...more].join(" ")}"`,
+    { hint: `cdebug ${command} ${nearest(word, known, 1)[0] ?? known[0]}` },
+  );
+}
+
+async function within<T>({ address, source }: Location, answer: Promise<T>): Promise<T> {
+  const patience = address.startsWith("ssh://") ? SSH_PATIENCE_MS : PATIENCE_MS;
+  let timer;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(
+      () =>
+        reject(
+          new CdebugError(`Cannot reach ${address} (from ${source}): no answer within ${patience / 1000} s`),
+        ),
+      patience,
+    );
+  });
+  try {
+    return await Promise.race([answer, late]);
+  } finally {
+    clearTimeout(timer);
+    answer.catch(() => {}); // it comes too late
+  }
+}
+
+async function socketExists({ address }: Location): Promise<boolean> {
+  return await Deno.lstat(address.replace(/^unix:\/\//, "")).then(
+    () => true,
+    (error) => !(error instanceof Deno.errors.NotFound),
+  );
+}
