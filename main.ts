@@ -32,6 +32,10 @@ async function run([command, ...rest]: readonly string[]): Promise<number> {
         const { prune } = await import("./lib/commands/prune.ts");
         return await prune(rest, planners.exec);
       }
+      case "doctor": {
+        const { doctor } = await import("./lib/commands/doctor.ts");
+        return await doctor(rest, planners.exec, config.version);
+      }
       case "--version":
       case "version":
         await Deno.stdout.write(new TextEncoder().encode(`cdebug ${config.version}\n`));

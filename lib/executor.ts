@@ -170,7 +170,7 @@ class Session {
       throw error;
     });
     if (outcome.kind === "detached") {
-      main.ended = true;
+      for (const started of this.#started) started.ended = true; // what it joins goes on with it
       return outcome;
     }
     if (outcome.kind === "exit") {

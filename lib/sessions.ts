@@ -55,7 +55,10 @@ export async function findSessions(
       };
     }),
   );
-  return sessions.sort((a, b) => b.createdAt.getTime() - a.createdAt.getTime());
+  // Engines count in seconds.
+  return sessions.sort((a, b) =>
+    b.createdAt.getTime() - a.createdAt.getTime() || a.session.localeCompare(b.session)
+  );
 }
 
 /** Sessions that go on without the cdebug that they belong to, against the user's wish. */

@@ -10,6 +10,8 @@ export type Target = Readonly<PlannedTarget>;
 export interface Capabilities {
   /** The namespaces of a target that a sidecar can share. */
   readonly join: readonly ("network" | "pid" | "ipc" | "uts" | "user")[];
+  /** Why not the others. */
+  readonly cannotJoin?: Readonly<Record<string, string>>;
   /** Whether a sidecar can be made of a container's filesystem, with files put into it. */
   readonly snapshot: boolean;
 }

@@ -9,6 +9,7 @@ const COMMANDS = {
   apply: "Run a saved plan",
   ls: "List the sessions",
   prune: "Remove what belongs to no living session",
+  doctor: "Say which engines there are, and what mends those that do not work",
   help: "Print this help",
   version: "Print the version",
 };

@@ -29,15 +29,13 @@ export async function printAs(format: string | undefined, value: unknown, text: 
 }
 
 /** The rows as lines, their columns aligned as `docker ps` aligns them. */
-export function formatTable(rows: readonly (readonly string[])[]): string {
-  const cells = rows.map((row) => row.map((cell) => printable(cell.replace(/\s+/g, " "))));
-  const widths = cells.reduce<number[]>(
-    (widest, row) => row.map((cell, i) => Math.max(cell.length, widest[i] ?? 0)),
-    [],
-  );
-  return cells.map((row) => `${row.map((cell, i) => cell.padEnd(widths[i]!)).join("   ").trimEnd()}\n`).join(
-    "",
-  );
+export function formatTable(rows: readonly (readonly string[])[], indent = ""): string {
+  const cells = rows.map((row) => row.map((cell) => printable(cell.replaceAll("\n", " "))));
+  const widths: number[] = [];
+  for (const row of cells) row.forEach((cell, i) => widths[i] = Math.max(widths[i] ?? 0, cell.length));
+  return cells
+    .map((row) => indent + row.map((cell, i) => cell.padEnd(widths[i]!)).join("   ").trimEnd() + "\n")
+    .join("");
 }
 
 /** The beginning of a text, at most `length` characters of it. */

@@ -1,7 +1,7 @@
 /** `cdebug ls`, `cdebug prune`, `cdebug doctor`, and what a session says of orphans. */
 
 import { assert, assertEquals, assertIncludes } from "../assert.ts";
-import { poll } from "../engines/debian.ts";
+import { exists, poll } from "../engines/debian.ts";
 import { ENGINES } from "../../lib/target.ts";
 import {
   BARE,
@@ -100,7 +100,7 @@ for (const engine of ENGINES) {
     const lost = [await orphan(web, ["-i"]), await orphan(web, ["-it"])];
     assertEquals(lost.map(({ owner, state }) => [owner, state]), [["dead", "running"], ["dead", "running"]]);
     const rows = await sessionsOn(web);
-    assertEquals(rows.map(({ owner }) => owner), ["dead", "dead", "detached", "alive"]);
+    assertEquals(rows.map(({ owner }) => owner).sort(), ["alive", "dead", "dead", "detached"]);
 
     const { stdout: table } = await cdebug(["ls", `${engine}://`]);
     assertIncludes(table.split("\n")[0]!, "SESSION    TARGET");
@@ -130,7 +130,7 @@ for (const engine of ENGINES) {
 
     const pruned = await cdebug(["prune", "--yes"]);
     assertEquals([pruned.code, pruned.stdout.trim().split("\n").sort(), pruned.stderr], [0, wanted, ""]);
-    assertEquals((await sessionsOn(web)).map(({ owner }) => owner), ["detached", "alive"]);
+    assertEquals((await sessionsOn(web)).map(({ owner }) => owner).sort(), ["alive", "detached"]);
     assertEquals(
       (await links(web)).sort(),
       [own!.containers[0]!, detached].map((name) => `.${name}`).sort(),
@@ -270,6 +270,45 @@ liveTest("housekeeping: engines are asked as they are named, and those that fail
   assertIncludes(silent.stderr, "no answer within 2 s");
 });
 
+liveTest("housekeeping: doctor says what the engines are", async () => {
+  const { code, stdout, stderr } = await cdebug(["doctor", "-o", "json"]);
+  assertEquals([code, stderr], [0, ""]);
+  const { cdebug: client, engines } = JSON.parse(stdout);
+  assertEquals(client.deno, Deno.version.deno);
+  const [docker] = engines;
+  assertEquals([docker.engine, docker.status, docker.source, docker.address], [
+    "docker",
+    "works",
+    "DOCKER_HOST",
+    engineOf("docker")!.host,
+  ]);
+  assertEquals([docker.joins, Object.keys(docker.cannotJoin)], [["network", "pid", "ipc"], ["uts"]]);
+  assertEquals([docker.toolkit.present, docker.rootless, docker.problems], [true, false, []]);
+  assertEquals((await cdebug(["doctor", "-o", "yaml"])).code, 0);
+  const missing = await cdebug(["doctor", "--image", "no/such", "docker://"]);
+  assertIncludes(missing.stdout, "no/such, pulled when it is first needed");
+});
+
+for (
+  const [env, status, problem, hint] of [
+    [{}, "is not there", "there is no such socket", "systemctl start docker"],
+    [{ DOCKER_HOST: "unix:///nonexistent" }, "does not work", "(from DOCKER_HOST)", "unset DOCKER_HOST"],
+    [{ DOCKER_CONTEXT: "prod" }, "does not work", 'context "prod"', "docker context ls"],
+    [{ DOCKER_HOST: "nonsense" }, "does not work", "not an engine's address", "unix:///path/docker.sock"],
+  ] as const
+) {
+  Deno.test(`housekeeping: doctor with ${JSON.stringify(env)} says what mends it`, async () => {
+    if (Object.keys(env).length === 0 && await exists("/var/run/docker.sock")) return;
+    const { code, stdout, stderr } = await cdebug(["doctor"], {
+      env: { DOCKER_HOST: "", DOCKER_CONTEXT: "", CONTAINER_HOST: "unix:///nonexistent/podman.sock", ...env },
+    });
+    assertEquals([code, stderr], [125, ""]);
+    const [, docker, podman] = stdout.split("\n\n");
+    for (const part of [`docker ${status}`, problem, `Hint: ${hint}`]) assertIncludes(docker!, part);
+    assertIncludes(podman!, "unset CONTAINER_HOST");
+  });
+}
+
 for (
   const [args, text] of [
     [["ls", "web"], 'Cannot run ls: expected one engine, docker:// or podman://, not "web"'],
@@ -277,6 +316,7 @@ for (
     [["prune", "docker://web"], 'not "docker://web"'],
     [["ls", "-o", "xml"], 'takes json, yaml, not "xml"'],
     [["prune", "--all"], "unknown flag --all"],
+    [["doctor", "web"], 'Cannot run doctor: expected one engine, docker:// or podman://, not "web"'],
   ] as const
 ) {
   Deno.test(`housekeeping: cdebug ${args.join(" ")} is refused`, async () => {

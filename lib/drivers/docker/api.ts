@@ -6,6 +6,7 @@
  * where time does not count (pull.ts).
  */
 
+import { DEFAULT_SOURCE } from "../../driver.ts";
 import { CdebugError, reason } from "../../errors.ts";
 import { type DockerEngine, type Endpoint, findEndpoint } from "./endpoint.ts";
 
@@ -170,7 +171,7 @@ function unreachable(endpoint: Endpoint, error: unknown, complaint: string | und
   const details = `${reason(error)} ${reason((error as { cause?: unknown } | undefined)?.cause ?? "")}`;
   const socket = endpoint.address.replace(/^unix:\/\//, "");
   const variable = endpoint.engine === "docker" ? "DOCKER_HOST" : "CONTAINER_HOST";
-  const start = `start it, or name another with ${variable} or --runtime`;
+  const start = startHint(endpoint, variable);
   const version = endpoint.engine === "docker"
     ? `docker --host ${endpoint.address} version`
     : `podman --url ${endpoint.address} version`;
@@ -179,7 +180,12 @@ function unreachable(endpoint: Endpoint, error: unknown, complaint: string | und
     : /os error 2\b/.test(details)
     ? ["there is no such socket", start]
     : /os error 13\b/.test(details)
-    ? ["permission denied", `ls -l ${socket}  shows who may; sudo, or membership in its group, helps`]
+    ? [
+      "permission denied",
+      endpoint.engine === "docker" && endpoint.source === DEFAULT_SOURCE
+        ? "sudo usermod -aG docker $USER, and log in again; or sudo cdebug"
+        : `ls -l ${socket}  shows who may; sudo, or membership in its group, helps`,
+    ]
     : /os error 111\b/.test(details)
     ? ["nobody listens there", start]
     : [details.trim(), version];
@@ -187,6 +193,20 @@ function unreachable(endpoint: Endpoint, error: unknown, complaint: string | und
     `Cannot reach ${endpoint.service} at ${endpoint.address} (from ${endpoint.source}): ${why}`,
     { hint, cause: error },
   );
+}
+
+/** What makes an engine answer that is not there. */
+function startHint({ engine, source }: Endpoint, variable: string): string {
+  switch (source) {
+    case DEFAULT_SOURCE:
+      return engine === "docker"
+        ? "systemctl start docker"
+        : `systemctl ${Deno.uid() === 0 ? "" : "--user "}enable --now podman.socket`;
+    case variable:
+      return `unset ${variable}  for the default address; or start it there`;
+    default:
+      return `start it, or name another with ${variable} or --runtime`;
+  }
 }
 
 function apiError(status: number, text: string, headers?: Headers): ApiError {

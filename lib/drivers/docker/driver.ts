@@ -50,11 +50,16 @@ export async function openDocker(engine: DockerEngine, address: string | undefin
 
   return {
     engine,
-    // Docker joins another container's UTS namespace for nobody, and gives none a user namespace of its own.
-    capabilities: {
-      snapshot: true,
-      join: engine === "docker" ? ["network", "pid", "ipc"] : ["network", "pid", "ipc", "uts", "user"],
-    },
+    capabilities: engine === "docker"
+      ? {
+        snapshot: true,
+        join: ["network", "pid", "ipc"],
+        cannotJoin: {
+          uts: "Docker shares that of its machine only, never a container's",
+          user: "Docker gives no container one of its own",
+        },
+      }
+      : { snapshot: true, join: ["network", "pid", "ipc", "uts", "user"] },
     list,
 
     async inspect(name, kind = "container") {
@@ -579,7 +584,8 @@ async function snapshot(
       repo: SNAPSHOTS,
       tag: session,
       pause: false,
-      changes: `LABEL cdebug.session=${session}`,
+      // Those that tell prune whose it is.
+      changes: `LABEL cdebug.session=${session} cdebug.owner=${labels["cdebug.owner"] ?? ""}`,
     },
     body: {},
   });
