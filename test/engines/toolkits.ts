@@ -1,6 +1,6 @@
 /** Toolkit images of every kind, made of Debian's packages. */
 
-import { install, run } from "./debian.ts";
+import { exists, install, run } from "./debian.ts";
 import type { Client } from "./engine.ts";
 import { fillWithBusybox, importRoot } from "./images.ts";
 import { temporaryDirectory } from "../temporary.ts";
@@ -193,16 +193,20 @@ async function fillWithNix(root: string): Promise<void> {
 async function debianSource(name: string, dir: string): Promise<string> {
   const state = `${dir}/apt`;
   await Deno.mkdir(`${state}/lists/partial`, { recursive: true });
-  const sources =
-    (await run("sh", ["-c", "cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null || :"]))
-      .replace(/^deb /gm, "deb-src ").replace(/^Types:.*$/gm, "Types: deb-src");
-  const deb822 = /^Types:/m.test(sources);
-  const file = `${state}/debian.${deb822 ? "sources" : "list"}`;
-  await Deno.writeTextFile(file, sources);
-  const options = [
-    ...["-o", `Dir::Etc::SourceList=${file}`, "-o", "Dir::Etc::SourceParts=/dev/null"],
-    ...["-o", `Dir::State::Lists=${state}/lists`, "-o", "APT::Sandbox::User=root"],
-  ];
+  await Deno.mkdir(`${state}/sources`);
+  for await (const file of sourceFiles()) {
+    const sources = (await Deno.readTextFile(file)).replace(/^deb /gm, "deb-src ").replace(
+      /^Types:.*$/gm,
+      "Types: deb-src",
+    );
+    await Deno.writeTextFile(`${state}/sources/${file.replace(/.*\//, "")}`, sources);
+  }
+  const options = aptOptions({
+    "Dir::Etc::SourceList": "/dev/null",
+    "Dir::Etc::SourceParts": `${state}/sources`,
+    "Dir::State::Lists": `${state}/lists`,
+    "Dir::Cache": state,
+  });
   await run("apt-get", ["update", ...options]);
   await run("sh", ["-c", 'cd "$0" && apt-get source --download-only "$@"', dir, ...options, name]);
   await run("sh", [
@@ -211,6 +215,23 @@ async function debianSource(name: string, dir: string): Promise<string> {
     dir,
   ]);
   return `${dir}/source`;
+}
+
+/** The files that say where this machine gets its packages; apt reads no others. */
+async function* sourceFiles(): AsyncGenerator<string> {
+  const [list, parts] = ["/etc/apt/sources.list", "/etc/apt/sources.list.d"];
+  if (await exists(list)) yield list;
+  if (!await exists(parts)) return;
+  for await (const { name } of Deno.readDir(parts)) {
+    if (/^[\w.-]+\.(list|sources)$/.test(name)) yield `${parts}/${name}`;
+  }
+}
+
+/** apt's options, for a download into a directory that only this user can read. */
+function aptOptions(options: Readonly<Record<string, string>>): string[] {
+  return Object.entries({ ...options, "APT::Sandbox::User": "root" }).flatMap((
+    [name, value],
+  ) => ["-o", `${name}=${value}`]);
 }
 
 async function writeProgram(path: string, text: string): Promise<void> {
