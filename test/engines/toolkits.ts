@@ -51,42 +51,47 @@ async function fillWithStatic(root: string, link: string): Promise<void> {
 
 /** A Debian root, as far as its packages' files go; its loader's link is absolute, as in the package. */
 async function fillWithDebian(root: string): Promise<void> {
-  await using packages = await temporaryDirectory();
-  const wanted = "bash dash coreutils procps grep sed findutils util-linux python3-minimal".split(" ");
-  const without = ["recommends", "suggests", "conflicts", "breaks", "replaces", "enhances"];
-  const closure = await run("apt-cache", [
-    "depends",
-    "--recurse",
-    ...without.map((of) => `--no-${of}`),
-    ...wanted,
-  ]);
-  // Those that configure others when they are installed have nothing to do here.
-  const names = new Set(
-    closure.split("\n").filter((line) => /^[a-z]/.test(line) && !/debconf|usr-?is|usrmerge/.test(line)),
-  );
-  await run("sh", [
-    "-c",
-    'cd "$0" && apt-get download -o APT::Sandbox::User=root "$@"',
-    packages.path,
-    ...names,
-  ]);
-  for (const dir of ["bin", "sbin", "lib", "lib64"]) {
-    await Deno.mkdir(`${root}/usr/${dir}`, { recursive: true });
-    await Deno.symlink(`usr/${dir}`, `${root}/${dir}`);
-  }
-  for await (const { name } of Deno.readDir(packages.path)) {
-    const unpack =
-      'dpkg-deb --fsys-tarfile "$0" | tar -x -C "$1" --keep-directory-symlink --exclude="./usr/share/[dlm]*"';
-    await run("sh", ["-c", unpack, `${packages.path}/${name}`, root]);
-  }
+  await unpackDebian(root, [...PACKAGES, "python3-minimal", "busybox-static"]);
   await Deno.symlink("dash", `${root}/usr/bin/sh`).catch(() => {}); // the package may have made it
   await Deno.mkdir(`${root}/usr/local/bin`, { recursive: true });
   await Deno.symlink("/usr/bin/env", `${root}/usr/local/bin/linked`);
+  await Deno.rename(`${root}/usr/bin/busybox`, `${root}/usr/local/bin/busybox-static`);
   await writeProgram(
     `${root}/usr/local/bin/greet`,
     '#!/bin/bash\necho "hello from bash ${BASH_VERSION%%.*}, $1"\n',
   );
   await writeProgram(`${root}/usr/local/bin/count`, "#!/usr/bin/env python3\nprint(sum(range(5)))\n");
+}
+
+const PACKAGES = "bash dash coreutils procps grep sed findutils util-linux".split(" ");
+
+/** Unpacks Debian's packages, and all that they depend on, into a root that has none. */
+async function unpackDebian(root: string, names: readonly string[]): Promise<void> {
+  await using cache = await temporaryDirectory();
+  const archives = `${cache.path}/archives`;
+  await Deno.mkdir(`${archives}/partial`, { recursive: true });
+  const download = () =>
+    run("apt-get", [
+      ...["install", "--download-only", "-y", "--no-install-recommends"],
+      ...aptOptions({ "Dir::State::status": "/dev/null", "Dir::Cache": cache.path }),
+      ...names,
+      "usr-is-merged", // its alternative brings perl
+    ]);
+  await download().catch(async () => {
+    // This machine's lists of packages may be missing, or older than what there is to download.
+    await run("apt-get", ["update"]);
+    await download();
+  });
+  for (const dir of ["bin", "sbin", "lib", "lib64"]) {
+    await Deno.mkdir(`${root}/usr/${dir}`, { recursive: true });
+    await Deno.symlink(`usr/${dir}`, `${root}/${dir}`);
+  }
+  for await (const { name } of Deno.readDir(archives)) {
+    if (!name.endsWith(".deb")) continue;
+    const unpack =
+      'dpkg-deb --fsys-tarfile "$0" | tar -x -C "$1" --keep-directory-symlink --exclude="./usr/share/[dlm]*"';
+    await run("sh", ["-c", unpack, `${archives}/${name}`, root]);
+  }
 }
 
 /** As Alpine: musl's loader, and a dynamic busybox with an absolute link for each of its programs. */
@@ -138,7 +143,7 @@ async function fillWithNix(root: string): Promise<void> {
   await using directory = await temporaryDirectory();
   const debian = `${directory.path}/debian`;
   await Deno.mkdir(debian);
-  await fillWithDebian(debian);
+  await unpackDebian(debian, PACKAGES);
   const programs = {
     "bash-5.2": ["bash"],
     "coreutils-9.1": "cat chmod env head id ln ls mkdir readlink rm sleep stty true uname wc".split(" "),
