@@ -97,6 +97,8 @@ async function unpackDebian(root: string, names: readonly string[]): Promise<voi
 /** As Alpine: musl's loader, and a dynamic busybox with an absolute link for each of its programs. */
 async function fillWithMusl(root: string): Promise<void> {
   await install({ "musl-gcc": "musl-tools", make: "make", bzip2: "bzip2" });
+  // What the compiler only recommends: headers for the build's own tools, and the kernel's.
+  if (!await exists("/usr/include/stdio.h")) await install({ "libc6-dev": "libc6-dev" });
   await using build = await temporaryDirectory();
   const source = await debianSource("busybox", build.path);
   // musl brings no headers of the kernel's.
@@ -124,14 +126,20 @@ async function fillWithMusl(root: string): Promise<void> {
   await Deno.mkdir(`${root}/usr/bin`, { recursive: true });
   await Deno.writeTextFile(
     `${build.path}/greet.c`,
-    '#include <stdio.h>\nint main(int n, char **args) { printf("hello from musl, %s\\n", n > 1 ? args[1] : ""); }\n',
+    `#include <libgen.h>
+#include <stdio.h>
+int main(int n, char **args) {
+  printf("%s: hello from musl, %s\\n", basename(args[0]), n > 1 ? args[1] : "");
+}
+`,
   );
   await run("musl-gcc", ["-o", `${root}/usr/bin/greet`, `${build.path}/greet.c`]);
 }
 
 // deno-fmt-ignore
 const BUSYBOX_OPTIONS = [
-  "BUSYBOX", "ASH", "SH_IS_ASH", "ASH_ECHO", "ASH_PRINTF", "ASH_TEST", "ASH_JOB_CONTROL", "FEATURE_SH_MATH", "FEATURE_EDITING",
+  "BUSYBOX", "ASH", "SH_IS_ASH", "ASH_ECHO", "ASH_PRINTF", "ASH_TEST", "ASH_JOB_CONTROL", "FEATURE_SH_MATH", "ASH_CMDCMD",
+  "FEATURE_EDITING", "INCLUDE_SUSv2", "NSENTER", "CHROOT", "RMDIR", "FEATURE_FANCY_HEAD",
   "LONG_OPTS", "SHOW_USAGE", "LFS", "LS", "CAT", "ID", "PS", "GREP", "SED", "HEAD", "XARGS",
   "FEATURE_XARGS_SUPPORT_ZERO_TERM", "READLINK", "UNAME", "SLEEP", "FEATURE_FANCY_SLEEP", "STTY", "LN", "RM", "ENV",
   "CHMOD", "MKDIR", "TEST", "TRUE", "WC", "ECHO", "PRINTF", "FIND", "SORT", "KILL",
