@@ -154,30 +154,38 @@ async function fillWithNix(root: string): Promise<void> {
   await unpackDebian(debian, PACKAGES);
   const programs = {
     "bash-5.2": ["bash"],
-    "coreutils-9.1": "cat chmod env head id ln ls mkdir readlink rm sleep stty true uname wc".split(" "),
+    "coreutils-9.1": COREUTILS,
     "procps-4.0": ["ps"],
     "gnugrep-3.8": ["grep"],
     "gnused-4.9": ["sed"],
     "findutils-4.9": ["xargs", "find"],
+    "util-linux-2.38": ["nsenter", "setpriv"],
   };
-  const store = (name: string) => `/nix/store/${name.replace(/\W/g, "").repeat(32).slice(0, 32)}-${name}`;
-  const [glibc, libraries] = [`${store("glibc-2.36")}/lib`, `${store("libraries")}/lib`];
+  // Of nix's 32 characters: it has no e, o, t, u.
+  const store = (name: string) =>
+    `/nix/store/${name.replace(/[^0-9a-z]|[eotu]/g, "").repeat(32).slice(0, 32)}-${name}`;
+  const glibc = `${store("glibc-2.36")}/lib`;
   const place = async (from: string, to: string) => {
     await Deno.mkdir(`${root}${to.replace(/\/[^/]*$/, "")}`, { recursive: true });
     await Deno.copyFile(from, `${root}${to}`);
   };
   const placed = new Set<string>();
-  const needs = async (file: string) => {
+  /** Places the libraries that a file needs, and tells the file where they are. */
+  const link = async (file: string) => {
+    const dirs = new Set<string>();
     for (const name of (await run("patchelf", ["--print-needed", file])).split("\n").filter(Boolean)) {
+      const ofGlibc = /^(ld-linux|libc|libm|libpthread|libdl|librt|libresolv)\b/.test(name);
+      const dir = ofGlibc ? glibc : `${store(name.replace(".so.", "-"))}/lib`;
+      dirs.add(dir);
       if (placed.has(name)) continue;
       placed.add(name);
-      const from = `${debian}/${LIBRARIES}/${name}`;
-      const ofGlibc = /^(ld-linux|libc|libm|libpthread|libdl|librt|libresolv)\b/.test(name);
-      const to = `${ofGlibc ? glibc : libraries}/${name}`;
-      await place(from, to);
-      if (!ofGlibc) await run("patchelf", ["--set-rpath", `${libraries}:${glibc}`, `${root}${to}`]);
-      await needs(from);
+      await place(`${debian}/${LIBRARIES}/${name}`, `${dir}/${name}`);
+      if (!ofGlibc) await link(`${root}${dir}/${name}`);
     }
+    await run("patchelf", ["--set-rpath", [...dirs].join(":"), file]);
+    // Some libraries are programs too.
+    const program = await run("patchelf", ["--print-interpreter", file]).catch(() => "");
+    if (program) await run("patchelf", ["--set-interpreter", `${glibc}/${LOADER}`, file]);
   };
   await place(`${debian}/${LIBRARIES}/${LOADER}`, `${glibc}/${LOADER}`);
   await Deno.mkdir(`${root}/bin`);
@@ -185,22 +193,25 @@ async function fillWithNix(root: string): Promise<void> {
     for (const file of files) {
       const to = `${store(name)}/bin/${file}`;
       await place(`${debian}/usr/bin/${file}`, to);
-      await needs(`${root}${to}`);
-      await run("patchelf", [
-        "--set-interpreter",
-        `${glibc}/${LOADER}`,
-        "--set-rpath",
-        `${libraries}:${glibc}`,
-        `${root}${to}`,
-      ]);
+      await link(`${root}${to}`);
       await Deno.symlink(to, `${root}/bin/${file}`);
     }
   }
   const bash = `${store("bash-5.2")}/bin/bash`;
   await Deno.symlink(bash, `${root}/bin/sh`);
-  await writeProgram(`${root}${store("greet-1")}`, `#!${bash}\necho "hello from nix, $1"\n`);
-  await Deno.symlink(store("greet-1"), `${root}/bin/greet`);
+  const greet = `${store("greet-1")}/bin`;
+  await Deno.mkdir(`${root}${greet}`, { recursive: true });
+  await writeProgram(`${root}${greet}/greet`, `#!${bash}\necho "hello from nix, $1"\n`);
+  await Deno.symlink(`${greet}/greet`, `${root}/bin/greet`);
 }
+
+// deno-fmt-ignore
+const COREUTILS = [
+  "basename", "cat", "chmod", "chown", "cp", "cut", "date", "df", "dirname", "du", "echo", "env", "expr", "false", "head",
+  "id", "ln", "ls", "mkdir", "mktemp", "mv", "nproc", "od", "printenv", "printf", "pwd", "readlink", "realpath", "rm",
+  "rmdir", "seq", "sleep", "sort", "stat", "stty", "sync", "tail", "tee", "test", "touch", "tr", "true", "tty", "uname",
+  "uniq", "wc", "whoami",
+];
 
 /** Unpacks a package's source below a directory, from where this machine gets its packages, and returns where. */
 async function debianSource(name: string, dir: string): Promise<string> {
