@@ -122,13 +122,16 @@ for (const engine of ENGINES) {
   }
 }
 
-/** The numbers and names of a container's processes. Podman's list is everybody's where the target has the host's. */
+/** The numbers and names of a container's processes; with the host's PIDs, Podman lists everybody's. */
 async function processesOf(engine: Engine, name: string): Promise<string[]> {
+  const { client } = engineOf(engine)!;
+  const format = "{{.HostConfig.PidMode}} {{.State.Pid}}";
+  const [mode, main] = (await client(["inspect", "--format", format, name])).trim().split(" ");
   const columns = engine === "docker" ? ["-o", "pid,comm"] : ["pid", "comm"];
-  const lines = (await engineOf(engine)!.client(["top", name, ...columns])).split("\n");
-  return lines.map((line) => line.trim().replace(/\s+/g, " ")).filter((line) =>
-    /^\d+ (sleep|server)$/.test(line)
+  const lines = (await client(["top", name, ...columns])).split("\n").slice(1).map((line) =>
+    line.trim().replace(/\s+/g, " ")
   );
+  return lines.filter((line) => mode === "host" ? line.startsWith(`${main} `) : line !== "");
 }
 
 /** Runs every toolkit on a target, whose `state` must be the same before and after each. */
