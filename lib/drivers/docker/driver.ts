@@ -563,10 +563,7 @@ async function create(
   return Id;
 }
 
-/** The repository of images that are made of containers. */
-const SNAPSHOTS = "cdebug-snapshot";
-
-/** Makes an image of a container's filesystem and returns its name. */
+/** Makes an image of a container's filesystem and returns its ID. It has no name, only labels that tell prune whose it is. */
 async function snapshot(
   api: Api,
   snapshots: Snapshots,
@@ -574,23 +571,15 @@ async function snapshot(
   container: string,
   signal: AbortSignal,
 ): Promise<string> {
-  const session = labels["cdebug.session"]!;
-  const image = `${SNAPSHOTS}:${session}`;
-  snapshots.set(name, image);
+  const kept = ["cdebug.session", "cdebug.owner"].map((label) => `${label}=${labels[label] ?? ""}`).join(" ");
   const response = await api.request("POST", "/commit", {
     signal,
-    query: {
-      container,
-      repo: SNAPSHOTS,
-      tag: session,
-      pause: false,
-      // Those that tell prune whose it is.
-      changes: `LABEL cdebug.session=${session} cdebug.owner=${labels["cdebug.owner"] ?? ""}`,
-    },
+    query: { container, pause: false, changes: `LABEL ${kept}` },
     body: {},
   });
-  await response.body?.cancel();
-  return image;
+  const { Id }: { Id: string } = await response.json();
+  snapshots.set(name, Id);
+  return Id;
 }
 
 /** Source: Docker Engine API version history, v1.42, "ConsoleSize". */
