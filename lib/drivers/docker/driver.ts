@@ -2,29 +2,20 @@
 
 // @ts-types="@types/dockerode"
 import type Dockerode from "dockerode";
-import type {
-  Driver,
-  EngineDescription,
-  ImageFound,
-  Progress,
-  Realised,
-  Running,
-  Size,
-  Streams,
-} from "../../driver.ts";
+import type { Driver, Progress, Realised, Running, Size, Streams } from "../../driver.ts";
 import { scriptCommand } from "../../driver.ts";
-import { CdebugError, nearest, reason } from "../../errors.ts";
-import type { Candidate, Target } from "../../target.ts";
+import { CdebugError, reason } from "../../errors.ts";
+import type { Candidate } from "../../target.ts";
+import { type Api, ApiError, openApi } from "./api.ts";
 import type { DockerEngine, Endpoint } from "./endpoint.ts";
-import { type Api, ApiError, type Hijacked, openApi } from "./api.ts";
+import { added, describe, found, labelledImages, readLink, withLabel } from "./inventory.ts";
+import { join } from "./streams.ts";
+import { imageOf, inspectImage, notFound, platformOf, targetOf } from "./target.ts";
 
-const READ_SIZE = 64 * 1024;
 /** How long a cancelled start waits for the engine's answers. */
 const CANCELLATION_GRACE_MS = 5_000;
 /** How long an engine may take to remove a container. */
 const REMOVAL_GRACE_MS = 15_000;
-/** Each chunk of a stream without a terminal has a head of this size. Source: Engine API, "Attach", "Stream format". */
-const FRAME_HEAD = 8;
 
 /** Opens the driver of the engine at `address`, or of the one that its own client would use. */
 export async function openDocker(engine: DockerEngine, address: string | undefined): Promise<Driver> {
@@ -136,86 +127,6 @@ export async function openDocker(engine: DockerEngine, address: string | undefin
   };
 }
 
-/** A filter of the Engine API's lists. */
-function withLabel(label: string): string {
-  return JSON.stringify({ label: [label] });
-}
-
-/** The answer, whose text is not read; undefined if what was asked for is not there. */
-async function found(answer: Promise<Response>): Promise<Response | undefined> {
-  try {
-    const response = await answer;
-    await response.body?.cancel();
-    return response;
-  } catch (error) {
-    if (error instanceof ApiError && error.status === 404) return undefined;
-    throw error;
-  }
-}
-
-/** Source: Engine API, "Get changes on a container's filesystem": kind 1 is what was added. */
-async function added(api: Api, id: string): Promise<string[]> {
-  try {
-    const response = await api.request("GET", `/containers/${id}/changes`);
-    const changes: { Path: string; Kind: number }[] | null = await response.json();
-    return (changes ?? []).filter(({ Kind }) => Kind === 1).map(({ Path }) => Path);
-  } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    return []; // the container is gone, or the storage driver cannot tell
-  }
-}
-
-/**
- * Source: Engine API, "Get information about files in a container": the header holds JSON in base64, its mode has
- * the bits of Go's io/fs. Podman gives it with status 404 for a link that leads nowhere.
- */
-async function readLink(api: Api, id: string, path: string): Promise<string | undefined> {
-  const SYMLINK = 1 << 27;
-  let headers: Headers;
-  try {
-    ({ headers } = await api.request("HEAD", `/containers/${id}/archive`, { query: { path } }));
-  } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    headers = error.headers;
-  }
-  const stat = headers.get("x-docker-container-path-stat");
-  if (stat === null) return undefined;
-  const { mode, linkTarget }: { mode: number; linkTarget: string } = JSON.parse(atob(stat));
-  return mode & SYMLINK ? linkTarget : undefined;
-}
-
-async function labelledImages(api: Api, label: string): Promise<ImageFound[]> {
-  const response = await api.request("GET", "/images/json", { query: { filters: withLabel(label) } });
-  const images: Dockerode.ImageInfo[] = await response.json();
-  return images.map(({ Id, RepoTags, Labels }) => ({
-    id: Id,
-    names: (RepoTags ?? []).filter((name) => name !== "<none>:<none>"),
-    labels: Labels ?? {},
-  }));
-}
-
-/** Source: Engine API, "Get system information" and "Get version". */
-async function describe(api: Api): Promise<EngineDescription> {
-  const [version, info] = await Promise.all(
-    ["/version", "/info"].map(async (path) => await (await api.request("GET", path)).json()),
-  );
-  // As in "name=seccomp,profile=default".
-  const options = ((info.SecurityOptions ?? []) as string[]).map((option) =>
-    option.replace(/^name=/, "").split(",")[0]!
-  );
-  return {
-    version: version.Version,
-    apiVersion: version.ApiVersion,
-    platform: `${version.Os}/${version.Arch}`,
-    operatingSystem: info.OperatingSystem ?? "",
-    rootless: info.Rootless ?? options.includes("rootless"),
-    userNamespaceRemapped: options.includes("userns"),
-    storageDriver: info.Driver,
-    cgroupVersion: info.CgroupVersion ?? "",
-    securityOptions: options.filter((option) => ["seccomp", "apparmor", "selinux"].includes(option)),
-  };
-}
-
 /** The images that were made for containers, by the containers' names and IDs. */
 type Snapshots = Map<string, string>;
 
@@ -251,128 +162,6 @@ async function settled(removal: () => Promise<Response>, obstacle: RegExp): Prom
       else throw error;
     }
   }
-}
-
-async function inspectImage(api: Api, name: string): Promise<Dockerode.ImageInspectInfo> {
-  try {
-    return await (await api.request("GET", `/images/${name}/json`)).json();
-  } catch (error) {
-    if (!(error instanceof ApiError) || error.status !== 404) throw error;
-    const { engine, address } = api.endpoint;
-    throw new CdebugError(`Cannot find image "${name}" on ${address}: there is no such image`, {
-      hint: `${engine} pull ${name}; ${engine} images  lists those that are there`,
-      cause: error,
-    });
-  }
-}
-
-function platformOf({ Os, Architecture }: Dockerode.ImageInspectInfo): string {
-  return `${Os}/${Architecture}`;
-}
-
-/** An image, as the container that could be made of it. */
-function imageOf(engine: DockerEngine, name: string, found: Dockerode.ImageInspectInfo): Target {
-  return Object.freeze<Target>({
-    engine,
-    state: "image",
-    name,
-    id: found.Id,
-    startedAt: "",
-    image: name,
-    platform: platformOf(found),
-    pid: null,
-    ...configured(found.Config),
-    readOnlyRoot: false,
-    privileged: false,
-    namespaces: { network: "own", pid: "own", ipc: "own", uts: "own", user: "engine" },
-    addLinuxCapabilities: [],
-    dropLinuxCapabilities: [],
-    securityOptions: [],
-  });
-}
-
-/** What an image's and a container's configuration have in common. */
-function configured(config: { User?: string; WorkingDir?: string; Env?: string[] }) {
-  const env = new Map(
-    (config.Env ?? []).map((entry) => entry.split(/=(.*)/s, 2) as [string, string]),
-  );
-  return { user: config.User ?? "", workdir: config.WorkingDir ?? "", path: env.get("PATH") ?? "" };
-}
-
-/** What the compiler needs to know of a container. Throws CdebugError if it neither runs nor has stopped. */
-function targetOf(engine: DockerEngine, found: Dockerode.ContainerInspectInfo): Target {
-  const name = found.Name.replace(/^\//, "");
-  const { State: state, HostConfig: host, Config: config } = found;
-  const cannot = (text: string, hint: string) => new CdebugError(`Cannot debug "${name}": ${text}`, { hint });
-  if (state.Paused) throw cannot("it is paused", `${engine} unpause ${name}`);
-  if (state.Restarting) {
-    throw cannot("it is restarting", `${engine} logs ${name}  may say why; try again when it runs`);
-  }
-  if (state.Dead) throw cannot("it is dead: its removal has failed", `${engine} rm -f ${name}`);
-  const pidMode = host.PidMode ?? "";
-  const ipcMode = host.IpcMode ?? "";
-  const networkMode = host.NetworkMode ?? "";
-  const namespaces: Target["namespaces"] = {
-    network: networkMode === "host" || networkMode === "none"
-      ? networkMode
-      : networkMode.startsWith("container:")
-      ? "shared"
-      : "own",
-    pid: pidMode === "host" ? "host" : pidMode.startsWith("container:") ? "shared" : "own",
-    ipc: ipcMode === "host" || ipcMode === "shareable"
-      ? ipcMode
-      : ipcMode.startsWith("container:")
-      ? "shared"
-      : "own",
-    uts: host.UTSMode === "host" ? "host" : "own",
-    // Podman says "private" of every way to have one, and names the container of one that is shared.
-    user: host.UsernsMode === "host" ? "host" : host.UsernsMode ? "own" : "engine",
-  };
-  return Object.freeze({
-    engine,
-    state: state.Running ? "running" : "stopped",
-    ...!state.Running && { exitCode: state.ExitCode },
-    name,
-    id: found.Id,
-    startedAt: state.StartedAt,
-    image: config.Image,
-    pid: !state.Running ? null : pidMode === "host" ? state.Pid : pidMode.startsWith("container:") ? null : 1,
-    ...configured(config),
-    readOnlyRoot: host.ReadonlyRootfs ?? false,
-    privileged: host.Privileged ?? false,
-    namespaces,
-    addLinuxCapabilities: (host.CapAdd ?? []).map(bareCapability),
-    dropLinuxCapabilities: (host.CapDrop ?? []).map(bareCapability),
-    securityOptions: host.SecurityOpt ?? [],
-  });
-}
-
-/** Docker writes them with and without the prefix, and Linux capabilities compare as text. */
-function bareCapability(name: string): string {
-  return name.replace(/^CAP_/, "");
-}
-
-async function notFound(
-  engine: DockerEngine,
-  name: string,
-  error: ApiError,
-  shared: string,
-  list: () => Promise<Candidate[]>,
-): Promise<CdebugError> {
-  const candidates = await list();
-  const matches = candidates.filter(({ id }) => id.startsWith(name));
-  if (matches.length > 1) {
-    return new CdebugError(`Cannot find target "${name}" ${shared}: the ID is ambiguous`, {
-      hint: matches.map((match) => `${match.id.slice(0, 12)} ${match.name}`).join(", "),
-    });
-  }
-  if (error.status !== 404) {
-    return new CdebugError(`Cannot inspect target "${name}" ${shared}: ${reason(error)}`, { cause: error });
-  }
-  const near = nearest(name, candidates.map((candidate) => candidate.name));
-  return new CdebugError(`Cannot find target "${name}" ${shared}: there is no such container`, {
-    hint: near.length > 0 ? `Did you mean ${near.join(" or ")}?` : `${engine} ps  lists the containers`,
-  });
 }
 
 async function run(
@@ -638,83 +427,4 @@ async function exitCode(
   ]);
   if (result.StatusCode === undefined) throw lost(result.Error?.Message);
   return result.StatusCode;
-}
-
-/** Joins a hijacked connection to streams. `ended` resolves when all output has been taken. */
-function join(
-  connection: Hijacked,
-  streams: Streams,
-  tty: boolean,
-): { readonly ended: Promise<void>; release(): void } {
-  const drop = () => Promise.resolve();
-  const { stdin, stdout = drop, stderr = drop } = streams;
-  const input = stdin?.getReader();
-  let released = false;
-  const sending = (async () => {
-    if (!input) return;
-    try {
-      for (let next; !(next = await input.read()).done;) await connection.write(next.value);
-      await connection.closeWrite();
-    } catch {
-      // The other side has ended; how, its exit code tells.
-    }
-  })();
-  const ended = (async () => {
-    try {
-      if (tty) await copy(connection, stdout);
-      else await demultiplex(connection, stdout, stderr);
-    } catch (error) {
-      if (!released) throw error;
-    } finally {
-      await input?.cancel().catch(() => {});
-      if (!released) connection.close();
-      await sending;
-    }
-  })();
-  return {
-    ended,
-    release() {
-      released = true;
-      connection.close();
-      // Nobody waits for the end of what was let go.
-      ended.catch(() => {});
-    },
-  };
-}
-
-async function copy(from: Hijacked, to: (chunk: Uint8Array) => Promise<void>): Promise<void> {
-  const buffer = new Uint8Array(READ_SIZE);
-  for (let count; (count = await from.read(buffer)) !== null;) await to(buffer.subarray(0, count));
-}
-
-/**
- * Parts stdout from stderr. A frame is passed on in the pieces in which it arrives, without being put together.
- */
-async function demultiplex(
-  from: Hijacked,
-  stdout: (chunk: Uint8Array) => Promise<void>,
-  stderr: (chunk: Uint8Array) => Promise<void>,
-): Promise<void> {
-  const buffer = new Uint8Array(READ_SIZE);
-  const head = new Uint8Array(FRAME_HEAD);
-  let headFilled = 0;
-  let left = 0;
-  for (let count; (count = await from.read(buffer)) !== null;) {
-    for (let at = 0; at < count;) {
-      if (left === 0) {
-        const taken = Math.min(FRAME_HEAD - headFilled, count - at);
-        head.set(buffer.subarray(at, at + taken), headFilled);
-        headFilled += taken;
-        at += taken;
-        if (headFilled < FRAME_HEAD) continue;
-        headFilled = 0;
-        left = new DataView(head.buffer).getUint32(4);
-      } else {
-        const taken = Math.min(left, count - at);
-        await (head[0] === 2 ? stderr : stdout)(buffer.subarray(at, at + taken));
-        at += taken;
-        left -= taken;
-      }
-    }
-  }
 }
