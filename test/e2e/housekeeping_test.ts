@@ -308,7 +308,7 @@ liveTest("housekeeping: doctor says what the engines are", async () => {
     "DOCKER_HOST",
     engineOf("docker")!.host,
   ]);
-  assertEquals([docker.joins, Object.keys(docker.cannotJoin)], [["network", "pid", "ipc"], ["uts"]]);
+  assertEquals([docker.joins, Object.keys(docker.cannotJoin)], [["network", "pid", "ipc"], ["uts", "user"]]);
   assertEquals([docker.toolkit.present, docker.rootless, docker.problems], [true, false, []]);
   assertEquals((await cdebug(["doctor", "-o", "yaml"])).code, 0);
   const missing = await cdebug(["doctor", "--image", "no/such", "docker://"]);
