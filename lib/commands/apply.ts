@@ -127,6 +127,9 @@ function extraRightsOf(sidecar: Sidecar, target: Target): string[] {
     !sidecar.dropLinuxCapabilities?.includes(name) && !added.includes(name)
   );
   if (kept.length > 0) found.push(`Linux capabilities that the target dropped: ${kept.join(", ")}`);
+  if (sidecar.snapshot !== undefined && sidecar.snapshot !== target.id) {
+    found.push(`a copy of the filesystem of container ${quoted(sidecar.snapshot)}`);
+  }
   for (const { source, destination, readOnly } of sidecar.mounts ?? []) {
     found.push(
       `${quoted(source)} of the engine's machine at ${quoted(destination)}${readOnly ? ", read-only" : ""}`,

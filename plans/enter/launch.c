@@ -197,14 +197,21 @@ static _Noreturn void wrapped(char *self, const char *wrapper, char **args) {
   for (char *at = name; *at; at++) {
     if (*at == '\n') *at = 0;
   }
-  self[length(self) - (long)sizeof "/.cdebug/launch" + 1] = 0;
+  long top = length(self) - (long)sizeof "/.cdebug/launch" + 1;
+  if (top < 0 || !same(self + top, "/.cdebug/launch")) fail(refused, "find the toolkit of ", self, "");
+  self[top] = 0;
   launch(self, name, args);
 }
 
-static unsigned number(char **text) {
-  unsigned value = 0;
-  for (; **text >= '0' && **text <= '9'; ++*text) value = value * 10 + (unsigned)(**text - '0');
-  return value;
+/* A user's or group's number. What is none must not be taken for 0, which is root, nor for -1, which is no change. */
+static unsigned number(char **text, const char *ids) {
+  unsigned long value = 0;
+  char *start = *text;
+  for (; **text >= '0' && **text <= '9' && value < 0xffffffff; ++*text) value = value * 10 + (unsigned)(**text - '0');
+  if (*text == start || value >= 0xffffffff || (**text && **text != ':' && **text != ',')) {
+    fail(refused, "run as ", ids, ": these are no numbers of a user and groups");
+  }
+  return (unsigned)value;
 }
 
 static void set_rights(unsigned rights) {
@@ -220,8 +227,8 @@ static _Noreturn void enter(char *ids, const char *root, char **args) {
     static unsigned groups[most_groups];
     int count = 0;
     char *shown = ids;
-    unsigned uid = number(&ids);
-    while (*ids && count < most_groups) ids++, groups[count++] = number(&ids);
+    unsigned uid = number(&ids, shown);
+    while (*ids && count < most_groups) ids++, groups[count++] = number(&ids, shown);
     call(SYS_prctl, PR_SET_KEEPCAPS, !entered, 0, 0);
     if (call(SYS_setgroups, count, groups, 0, 0) || call(SYS_setresgid, groups[0], groups[0], groups[0], 0) ||
         call(SYS_setresuid, uid, uid, uid, 0)) {

@@ -60,7 +60,8 @@ find_process() {
   for c_dir in /proc/[0-9]*; do
     while read -r c_line; do
       case $c_line in *"$c_container"*) ;; *) continue ;; esac
-      read -r c_stat 2>/dev/null <"$c_dir/stat" || break
+      c_stat='' # the name in it may hold a line feed
+      while IFS= read -r c_line || [ -n "$c_line" ]; do c_stat=$c_stat$c_line; done 2>/dev/null <"$c_dir/stat" || break
       c_start=$(start_time "${c_stat##*) }")
       if [ -z "$c_pid" ] || [ "$c_start" -lt "$c_oldest" ]; then
         c_pid=${c_dir#/proc/} c_oldest=$c_start

@@ -35,14 +35,16 @@ bring_toolkit() {
 # The kernel lets nobody look into this process who may do less than it. A session of another user gets a process
 # of that user's, with the same root.
 hold() {
-  "$c_own/launch" "$c_ids" / "$c_own/launch" hold </dev/null >/dev/null 2>&1 &
+  "$c_own/launch" "$c_ids" / "$c_own/launch" hold </dev/null >/dev/null &
   c_holder=$!
-  poll 100 holding || fail "Cannot run as uid $c_uid: the sidecar may not change its user"
+  poll 100 holding || fail "Cannot run as uid $c_uid: launch does not start"
 }
 
 # Only then may its user look into it: a process that has changed its user is closed until it runs a program.
 holding() {
+  c_command=
   IFS= read -r c_command 2>/dev/null <"/proc/$c_holder/cmdline" || :
+  [ -n "$c_command" ] || exit 125 # it has ended, and said why
   [ "$c_command" = "$c_own/launchhold" ]
 }
 

@@ -26,6 +26,7 @@ identify() {
     case $c_name in *[!0-9]* | '') fail "Cannot run as \"$c_name\": the target's /etc/passwd has no such user" ;; esac
     c_uid=$c_name c_gid=0
   fi
+  case $c_uid$c_gid in *[!0-9]* | '') fail "Cannot run as \"$c_name\": the target's /etc/passwd gives it no number" ;; esac
   if [ -n "$c_group" ]; then
     if look_up group "$c_group"; then
       c_gid=$c_id

@@ -2,6 +2,7 @@
 
 import { assert, assertEquals, assertIncludes } from "../assert.ts";
 import { poll } from "../engines/debian.ts";
+import { importOrdinary } from "../engines/images.ts";
 import { type Engine, ENGINES } from "../../lib/target.ts";
 import { BARE, cdebug, docker, engineOf, idOf, liveTest, ORDINARY, sidecarsOf, target } from "./engine.ts";
 import { Terminal } from "./tmux.ts";
@@ -52,6 +53,10 @@ eachTest("another user gets the groups that name it, and finds the toolkit", asy
   assertEquals(await id("-u", "web"), "102 50");
   assertEquals(await id("-u", "web:staff"), "50");
   assertEquals(await id("-u", "4242"), "0");
+  for (const user of ["4294967295", "4294967296", "99999999999999999999", "1000:4294967296"]) {
+    const { code, stdout } = await cdebug(["exec", "-u", user, web.ref, "id", "-u"]);
+    assertEquals({ code, stdout }, { code: 125, stdout: "" }, user);
+  }
   await using stripped = await target({ engine, run: ["--cap-drop", "ALL"] });
   const { code, stdout, stderr } = await cdebug([
     ...["exec", "-u", "web", stripped.ref],
@@ -106,6 +111,26 @@ eachTest("one that has stopped is debugged in a copy that is thrown away", async
   assertEquals((await cdebug(["apply", "-"], { stdin: plan })).stdout, "planned\n");
   assertEquals(await images(), before);
 });
+
+eachTest(
+  "the copy takes nothing with it: not the target's image that has lost its name, nor its containers",
+  async (engine) => {
+    const { client } = engineOf(engine)!;
+    const image = `cdebug-test/renamed-${crypto.randomUUID().slice(0, 8)}`;
+    await importOrdinary(client, image, { "/srv/first": "" });
+    await using running = await target({ engine, image });
+    await using stopped = await target({ engine, image, command: ["true"] });
+    await client(["wait", stopped.name]);
+    await importOrdinary(client, image, { "/srv/second": "" });
+    const all = async () =>
+      [await client(["ps", "-aq"]), await client(["images", "-aq"])].join().split("\n").sort();
+    const before = await all();
+    assertEquals((await cdebug(["exec", "--stopped", stopped.ref, "ls", "/srv/first"])).code, 0);
+    assertEquals(await all(), before);
+    const state = await client(["inspect", "--format", "{{.State.Running}}", running.name]);
+    assertEquals(state.trim(), "true");
+  },
+);
 
 eachTest("one that never ran is debugged in a copy, too", async (engine) => {
   const { client } = engineOf(engine)!;

@@ -71,6 +71,20 @@ for (const machine of ["x86_64", "aarch64"] as const) {
       assertIncludes(calls, "setresgid(100,100,100) = 0");
       assertIncludes(calls, "setresuid(1000,1000,1000) = 0");
       assertIncludes(calls, 'execve("/nonexistent",{"/nonexistent","x",NULL})');
+      for (
+        const ids of [
+          "4294967296:0",
+          "4294967295:0",
+          "99999999999999999999:0",
+          "web:0",
+          "1000:",
+          "1000:5,-1",
+          ":",
+        ]
+      ) {
+        const told = await run(qemu, toolkit.path, [ids, "/", "/nonexistent"], { told: false });
+        assertEquals(told.trim(), `cdebug: Cannot run as ${ids}: these are no numbers of a user and groups`);
+      }
     },
   });
 

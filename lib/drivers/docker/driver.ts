@@ -119,13 +119,19 @@ export async function openDocker(engine: DockerEngine, address: string | undefin
     },
 
     async removeImage(id) {
-      await found(api.request("DELETE", `/images/${id}`));
+      await found(api.request("DELETE", `/images/${id}`, { query: KEEP_PARENTS }));
     },
 
     describe: () => describe(api),
     [Symbol.asyncDispose]: () => api[Symbol.asyncDispose](),
   };
 }
+
+/**
+ * An image is removed without those that it was made of: where the target's image has lost its name, Podman would
+ * take that one too, and by force the containers that are made of it. Source: Engine API, "Remove an image".
+ */
+const KEEP_PARENTS = { noprune: true };
 
 /** The images that were made for containers, by the containers' names and IDs. */
 type Snapshots = Map<string, string>;
@@ -138,11 +144,11 @@ async function remove(api: Api, snapshots: Snapshots, id: string): Promise<void>
   const late = new AbortController();
   const timer = setTimeout(() => late.abort(new Error("no answer")), REMOVAL_GRACE_MS);
   const request = (path: string, query: Record<string, boolean>) =>
-    api.request("DELETE", path, { query: { ...query, force: true }, signal: late.signal });
+    api.request("DELETE", path, { query, signal: late.signal });
   try {
-    await settled(() => request(`/containers/${id}`, { v: true }), /dependent containers/);
+    await settled(() => request(`/containers/${id}`, { force: true, v: true }), /dependent containers/);
     const image = snapshots.get(id);
-    if (image) await settled(() => request(`/images/${image}`, {}), /in use|being used/);
+    if (image) await settled(() => request(`/images/${image}`, KEEP_PARENTS), /in use|being used/);
   } finally {
     clearTimeout(timer);
   }
