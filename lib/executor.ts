@@ -113,6 +113,7 @@ class Session {
   readonly #lifeline = channel();
   readonly #gaveUp = Promise.withResolvers<void>();
   readonly #detached = Promise.withResolvers<void>();
+  #isDetached = false;
   #hangupProcess: Promise<Running | void> | undefined;
   /** Set when cdebug ends the session: the exit code that says why. */
   #verdict: number | undefined;
@@ -170,6 +171,7 @@ class Session {
       throw error;
     });
     if (outcome.kind === "detached") {
+      this.#isDetached = true;
       for (const started of this.#started) started.ended = true; // what it joins goes on with it
       return outcome;
     }
@@ -200,7 +202,14 @@ class Session {
       await atMost(CLEANUP_GRACE_MS, running.exit);
     }
     this.#lifeline.close();
-    await atMost(CLEANUP_GRACE_MS, this.#hangupProcess?.then((running) => running?.exit));
+    // It reads "detach", and ends; else it is not needed any more, and has ended, or will, with its container.
+    await atMost(
+      CLEANUP_GRACE_MS,
+      this.#hangupProcess?.then(async (process) => {
+        if (this.#isDetached) await process?.exit;
+        else process?.release();
+      }),
+    );
     if (this.#undo) await this.#undoIn(this.#undo);
   }
 

@@ -132,10 +132,12 @@ export async function print(text: string): Promise<void> {
 /** This process's input; what cannot be read, a directory for one, is told and ends it. */
 function readStdin(failed: (error: unknown) => void): ReadableStream<Uint8Array> {
   const reader = Deno.stdin.readable.getReader();
+  let cancelled = false;
   return new ReadableStream({
     async pull(controller) {
       try {
         const { value, done } = await reader.read();
+        if (cancelled) return;
         if (done) controller.close();
         else controller.enqueue(value);
       } catch (error) {
@@ -143,7 +145,10 @@ function readStdin(failed: (error: unknown) => void): ReadableStream<Uint8Array>
         controller.close();
       }
     },
-    cancel: (why) => reader.cancel(why),
+    cancel(why) {
+      cancelled = true;
+      return reader.cancel(why);
+    },
   }, { highWaterMark: 0 });
 }
 

@@ -11,6 +11,12 @@ async function assertSane(terminal: Terminal): Promise<void> {
   await terminal.shows("sane");
 }
 
+/** A session that has ended by itself has nothing to say. */
+async function assertSilent(terminal: Terminal): Promise<void> {
+  const screen = await terminal.screen();
+  assert(!screen.includes("cdebug: "), screen);
+}
+
 liveTest("terminal: its size is right from the first prompt, and after a resize", async () => {
   await using web = await target({ image: BARE });
   await using terminal = await Terminal.open({ columns: 97, rows: 31 });
@@ -32,8 +38,10 @@ liveTest("terminal: the exit code of the shell is cdebug's", async () => {
   await using terminal = await Terminal.open();
   await terminal.type(`cdebug exec -it ${web.name}; echo code=$?`);
   await terminal.shows("/ #");
+  await hangupProcess(web.name);
   await terminal.type("exit 3");
   await terminal.shows("code=3");
+  await assertSilent(terminal);
   await assertSane(terminal);
 });
 

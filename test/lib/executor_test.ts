@@ -158,6 +158,23 @@ Deno.test("execute() hangs up on a signal where the plan names no way to pass it
   assertEquals(run.engine.containers(), []);
 });
 
+Deno.test("execute() does not wait for a hang-up that a session which has ended does not need", async () => {
+  const engine = openFake();
+  const released = Promise.withResolvers<void>();
+  const exec: Driver["exec"] = () =>
+    Promise.resolve({
+      id: "1",
+      exit: new Promise(() => {}), // some engines never tell of a process whose container has ended
+      resize: () => Promise.resolve(),
+      release: released.resolve,
+    });
+  const script = "sleep 0.5; exit 6";
+  const run = begin(planOf({ script, hangup: ["hangup"] }), { driver: altered(engine, { exec }) });
+  const first = await Promise.race([run.outcome, released.promise.then(() => "released")]);
+  assertEquals(first, "released");
+  assertEquals(await run.outcome, { kind: "exit", code: 6 });
+});
+
 Deno.test("execute() ends a lifeline with the session", async () => {
   const run = begin(planOf({ script: "echo up; cat; exit 3", stdin: "lifeline" }, { timeoutSeconds: 0.2 }));
   assertEquals(await run.outcome, { kind: "exit", code: 124 });
