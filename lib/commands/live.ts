@@ -67,7 +67,9 @@ async function orphanRemark(driver: Driver, runtime: string | undefined): Promis
       import("../sessions.ts"),
       import("./ls.ts"),
     ]);
-    return formatOrphans(await findSessions(driver), runtime);
+    const first = formatOrphans(await findSessions(driver), runtime);
+    // One that ends just now is seen to run, and then its cdebug is seen to be gone: a second look tells.
+    return first && formatOrphans(await findSessions(driver), runtime);
   } catch {
     return undefined;
   }

@@ -139,7 +139,7 @@ send() {
 leave() {
   if [ "$c_holder" != $$ ]; then
     # shellcheck disable=SC2015 # a process that may not be ended is not waited for
-    kill "$c_holder" 2>/dev/null && wait "$c_holder" || :
+    kill "$c_holder" 2>/dev/null && wait "$c_holder" 2>/dev/null || :
   fi
   [ "$CDEBUG_ROOTFS" != "$c_link" ] || remove_link "$c_link"
 }

@@ -44,8 +44,10 @@ hold() {
 holding() {
   c_command=
   IFS= read -r c_command 2>/dev/null <"/proc/$c_holder/cmdline" || :
-  [ -n "$c_command" ] || exit 125 # it has ended, and said why
-  [ "$c_command" = "$c_own/launchhold" ]
+  [ "$c_command" != "$c_own/launchhold" ] || return 0
+  read -r _ _ c_state _ 2>/dev/null <"/proc/$c_holder/stat" || c_state=Z
+  [ "$c_state" != Z ] || exit 125 # it has ended, and said why
+  return 1
 }
 
 find_kind() {

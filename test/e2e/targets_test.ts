@@ -5,6 +5,7 @@ import { poll } from "../engines/debian.ts";
 import { importOrdinary } from "../engines/images.ts";
 import { type Engine, ENGINES } from "../../lib/target.ts";
 import { BARE, cdebug, docker, engineOf, idOf, liveTest, ORDINARY, sidecarsOf, target } from "./engine.ts";
+import { temporaryFile } from "../temporary.ts";
 import { Terminal } from "./tmux.ts";
 
 /** Registers a test that runs on each engine. */
@@ -44,6 +45,19 @@ eachTest("its own user takes over its environment", async (engine) => {
     ...["sh", "-c", 'printf %s "$COLOUR"'],
   ]);
   assertEquals(stdout, "it's\nblue");
+});
+
+eachTest("its own seccomp profile and no-new-privileges hold for the session", async (engine) => {
+  await using profile = await temporaryFile(JSON.stringify({
+    defaultAction: "SCMP_ACT_ALLOW",
+    syscalls: [{ names: ["mkdir", "mkdirat"], action: "SCMP_ACT_ERRNO" }],
+  }));
+  const options = [`seccomp=${profile.path}`, "no-new-privileges"];
+  await using web = await target({ engine, run: options.flatMap((option) => ["--security-opt", option]) });
+  const script = "grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status; mkdir /tmp/x";
+  const { code, stdout, stderr } = await cdebug(["exec", web.ref, "sh", "-c", script]);
+  assertEquals([code, stdout], [1, "NoNewPrivs:\t1\nSeccomp:\t2\n"]);
+  assertIncludes(stderr, "Operation not permitted");
 });
 
 eachTest("another user gets the groups that name it, and finds the toolkit", async (engine) => {
@@ -102,7 +116,11 @@ eachTest("one that has stopped is debugged in a copy that is thrown away", async
     const { code, stdout, stderr } = await cdebug(["exec", "--stopped", web.ref, "sh", "-c", script]);
     assertEquals({ code, stdout, stderr }, { code: 9, stdout: "0\n", stderr: "" });
   }
-  assertEquals((await cdebug(["exec", "--stopped", "-u", "web", web.ref, "id", "-un"])).stdout, "web\n");
+  assertEquals(await cdebug(["exec", "--stopped", "-u", "web", web.ref, "id", "-un"]), {
+    code: 0,
+    stdout: "web\n",
+    stderr: "",
+  });
   const detached = await cdebug(["exec", "--stopped", "-d", web.ref, "true"]);
   assertEquals([detached.code, detached.stdout], [125, ""]);
   assertIncludes(detached.stderr, "leave out -d");
