@@ -14,7 +14,7 @@ const checks: [name: string, command: string[]][] = [
 
 if (!await hasProgram("shellcheck") && !await obstacle()) await install({ shellcheck: "shellcheck" });
 const shell = await hasProgram("shellcheck");
-await using directory = await temporaryDirectory();
+const directory = await temporaryDirectory();
 const whole = `${directory.path}/enter.sh`;
 await Deno.writeTextFile(whole, script);
 if (shell) checks.push(["entry script", ["shellcheck", whole]]);
@@ -36,4 +36,5 @@ for (const [name, [program, ...args]] of checks) {
   if (!success && !skipped) failed++;
 }
 if (!shell) say("skipped entry script: shellcheck is not installed");
+await directory[Symbol.asyncDispose]();
 Deno.exit(failed === 0 ? 0 : 1);
