@@ -51,6 +51,8 @@ export type Outcome =
 const SIGNAL_GRACE_MS = 10_000;
 /** How long a sidecar may take to end after a hang-up; its script gives the command 2 s of it. */
 const HANGUP_GRACE_MS = 5_000;
+/** How long it may take to undo what a killed sidecar has left. */
+const UNDO_GRACE_MS = 20_000;
 /** How long an engine may take to tell that what was ended has ended. */
 const CLEANUP_GRACE_MS = 5_000;
 /** Sessions shorter than this never pay for the process that ends them should cdebug die. */
@@ -70,6 +72,20 @@ const ENDED_FROM_OUTSIDE = [128 + 1, 128 + 9, 128 + 15];
  * what could not be is reported as `left`. Throws CdebugError where cdebug itself failed.
  */
 export async function execute(plan: Plan, driver: Driver, around: Surroundings): Promise<Outcome> {
+  const run = new Session(plan, driver, around); // first of all: a signal that comes before it listens is lost
+  try {
+    const realise = await realiser(plan, around);
+    for (const sidecar of plan.sidecars) {
+      await run.start(realise(sidecar));
+    }
+    return await run.attend();
+  } finally {
+    await run.cleanUp();
+  }
+}
+
+/** Gives the plan's sidecars what only a run has: the session's ID, and with it names, labels and environment. */
+async function realiser(plan: Plan, around: Surroundings): Promise<(sidecar: Sidecar) => Realised> {
   const session = newSession();
   const labels = {
     "cdebug.session": session,
@@ -78,7 +94,7 @@ export async function execute(plan: Plan, driver: Driver, around: Surroundings):
     "cdebug.command": plan.request.argv.join(" ").slice(0, COMMAND_LABEL_LENGTH),
     ...plan.session.detach ? { "cdebug.detached": "true" } : { "cdebug.owner": around.owner },
   };
-  const realise = (sidecar: Sidecar): Realised => ({
+  return (sidecar) => ({
     sidecar,
     target: plan.target,
     name: sidecar.containerName ??
@@ -90,15 +106,6 @@ export async function execute(plan: Plan, driver: Driver, around: Surroundings):
     },
     detached: plan.session.detach,
   });
-  const run = new Session(plan, driver, around);
-  try {
-    for (const sidecar of plan.sidecars) {
-      await run.start(realise(sidecar));
-    }
-    return await run.attend();
-  } finally {
-    await run.cleanUp();
-  }
 }
 
 /** One run of a plan: what has been started, and how it is being ended. */
@@ -134,6 +141,7 @@ class Session {
     const { sidecar } = spec;
     const joined = this.#started.find(({ spec }) => spec.sidecar.name === sidecar.joins)?.running.id;
     try {
+      this.#setup.signal.throwIfAborted();
       const running = await this.#driver.run(
         joined === undefined ? spec : { ...spec, joined },
         this.#streams(sidecar),
@@ -306,13 +314,35 @@ class Session {
     this.#timers.add(setTimeout(action, ms));
   }
 
-  /** Runs the script's undo, in a running target or on the root of a stopped one. */
+  /** Undoes what a killed sidecar left in the target, or tells that it is still there. */
   async #undoIn(killed: Realised): Promise<void> {
+    const late = new AbortController();
+    const { promise: expired, reject } = Promise.withResolvers<never>();
+    const timer = setTimeout(() => {
+      late.abort();
+      reject(new Error("the engine does not answer"));
+    }, UNDO_GRACE_MS);
+    try {
+      await Promise.race([this.#runUndo(killed, late.signal), expired]);
+    } catch (error) {
+      const { name } = this.#plan.target;
+      this.#around.report({
+        kind: "left",
+        what: `the link /.cdebug-${killed.labels["cdebug.session"]} in ${name} (${reason(error)})`,
+        hint: `the next session on ${name} removes it`,
+      });
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Runs the script's undo, in a running target or on the root of a stopped one. */
+  async #runUndo(killed: Realised, signal: AbortSignal): Promise<void> {
     const { target } = this.#plan;
     const { undo, containerName: _name, keep: _keep, ...sidecar } = killed.sidecar;
     let failure: unknown;
     // A target that dies takes the sidecar with it, and the engine may notice the one before the other.
-    for (let attempt = 0; attempt < 3; attempt++) {
+    for (let attempt = 0; attempt < 3 && !signal.aborted; attempt++) {
       if (attempt > 0) await new Promise((resolve) => setTimeout(resolve, 300));
       try {
         const state = await this.#driver.state(target.id);
@@ -343,7 +373,7 @@ class Session {
             ...state === "stopped" && { targetRoot: "/.cdebug-target" },
           },
           {},
-          new AbortController().signal,
+          signal,
           () => {},
         );
         const code = await running.exit;
@@ -353,11 +383,7 @@ class Session {
         failure = error;
       }
     }
-    this.#around.report({
-      kind: "left",
-      what: `the link /.cdebug-${killed.labels["cdebug.session"]} in ${target.name} (${reason(failure)})`,
-      hint: `the next session on ${target.name} removes it`,
-    });
+    throw failure;
   }
 }
 

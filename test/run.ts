@@ -20,6 +20,9 @@ const START: Record<LiveEngine, () => Promise<Engine>> = {
 };
 const asked = Deno.env.get("CI") === "true" ? ["all"] : (Deno.env.get("CDEBUG_E2E") ?? "").split(",");
 
+/** All tests take a quarter of it on a slow machine. */
+const LIMIT_MS = 60 * 60_000;
+
 let child: Deno.ChildProcess | undefined;
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
   // The tests end, and with them this program, in order.
@@ -57,6 +60,10 @@ async function runTests(): Promise<number> {
     stdin: "null",
     stdout: "piped",
   }).spawn();
+  const limit = setTimeout(() => {
+    say(`The tests have not ended after ${LIMIT_MS / 60_000} minutes, and are ended`);
+    child?.kill("SIGKILL");
+  }, LIMIT_MS);
   let tail = "";
   const decoder = new TextDecoder();
   for await (const chunk of child.stdout) {
@@ -64,6 +71,7 @@ async function runTests(): Promise<number> {
     tail = (tail + decoder.decode(chunk, { stream: true })).slice(-2000);
   }
   const { code } = await child.status;
+  clearTimeout(limit);
 
   const count = (word: string) =>
     Number(new RegExp(`\\b(\\d+) ${word}\\b(?!.*\\d+ ${word}\\b)`, "s").exec(tail)?.[1] ?? 0);

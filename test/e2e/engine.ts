@@ -67,15 +67,21 @@ export interface RunOptions {
   readonly env?: Record<string, string>;
 }
 
-/** Starts cdebug. Without `stdin` it has none. */
+/** Longer than any command of a test takes: what is still there then hangs. */
+const HANGS_MS = 5 * 60_000;
+
+/** Starts cdebug. Without `stdin` it has none. One that hangs is killed, so that its test fails and the next ones run. */
 export function spawn(args: readonly string[], options: RunOptions = {}): Deno.ChildProcess {
-  return new Deno.Command(CDEBUG[0]!, {
+  const child = new Deno.Command(CDEBUG[0]!, {
     args: [...CDEBUG.slice(1), ...args],
     env: userEnv(options.env),
     stdin: options.stdin === undefined ? "null" : "piped",
     stdout: "piped",
     stderr: "piped",
   }).spawn();
+  const timer = setTimeout(() => child.kill("SIGKILL"), HANGS_MS);
+  child.status.then(() => clearTimeout(timer));
+  return child;
 }
 
 /** Runs cdebug to its end; stdout as bytes. */

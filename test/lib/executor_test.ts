@@ -146,6 +146,14 @@ Deno.test("execute() passes signals on to the command, whose exit code counts", 
   assertEquals(run.output.stdout, "up\nUSR1\nTERM\n");
 });
 
+Deno.test("execute() loses no signal, not even one that comes before anything is started", async () => {
+  const run = begin(planOf({}));
+  run.tell({ kind: "signal", name: "INT" });
+  const error = await assertRejects(() => run.outcome, CdebugError, "Cancelled");
+  assertEquals(error.exitCode, 130);
+  assertEquals([run.engine.journal, run.listeners.size], [[], 0]);
+});
+
 Deno.test("execute() hangs up on a signal where the plan names no way to pass it on", async () => {
   await using dir = await temporaryDirectory();
   const run = begin(
