@@ -36,6 +36,14 @@ async function run([command, ...rest]: readonly string[]): Promise<number> {
         const { doctor } = await import("./lib/commands/doctor.ts");
         return await doctor(rest, planners.exec, config.version);
       }
+      case "completion": {
+        const { completion } = await import("./lib/commands/completion.ts");
+        return await completion(rest);
+      }
+      case "__complete": {
+        const { complete } = await import("./lib/commands/complete.ts");
+        return await complete(rest, planners);
+      }
       case "--version":
       case "version":
         await Deno.stdout.write(new TextEncoder().encode(`cdebug ${config.version}\n`));

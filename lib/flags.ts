@@ -1,4 +1,4 @@
-/** One table of flags per command: it drives parsing, help and the README. */
+/** One table of flags per command: it drives parsing, help, completion and the README. */
 
 import { CdebugError, nearest } from "./errors.ts";
 

@@ -20,6 +20,11 @@ const ROOT = new URL("..", import.meta.url);
 /** A live exec loads these, and whatever they load; see DESIGN for what each import costs. */
 const LIVE = ["main.ts", "lib/commands/live.ts", "plans/exec.ts", "lib/drivers/docker/driver.ts"];
 
+/** Beyond those, a Tab loads these, for the tables of flags. */
+const TAB = ["complete", "completion", "engines", "apply", "doctor", "ls", "prune"].map((name) =>
+  `lib/commands/${name}.ts`
+);
+
 /** What breaks a rule, a sentence each. `files` are all modules that there are. */
 function violations(graph: readonly Module[], files: readonly string[]): string[] {
   const found: string[] = [];
@@ -53,8 +58,10 @@ function violations(graph: readonly Module[], files: readonly string[]): string[
   }
   const known = new Set(graph.map(({ path }) => path));
   for (const file of files) if (!known.has(file)) found.push(`${file} is imported by nothing`);
-  for (const path of loadedBy(LIVE, graph)) {
-    if (path.startsWith("npm:")) found.push(`${path} is loaded by a live exec: only when it is needed`);
+  for (const [what, paths] of Object.entries({ "a live exec": LIVE, "a Tab": [...LIVE, ...TAB] })) {
+    for (const path of loadedBy(paths, graph)) {
+      if (path.startsWith("npm:")) found.push(`${path} is loaded by ${what}: only when it is needed`);
+    }
   }
   return found;
 }
@@ -107,7 +114,7 @@ async function filesBelow(dir: string): Promise<string[]> {
   for await (const entry of Deno.readDir(new URL(dir, ROOT))) {
     const path = `${dir}${entry.name}`;
     if (entry.isDirectory) files.push(...await filesBelow(`${path}/`));
-    else if (/\.(ts|sh)$/.test(path)) files.push(path);
+    else if (/\.(ts|sh|bash|zsh|fish)$/.test(path)) files.push(path);
   }
   return files;
 }
@@ -158,6 +165,7 @@ Deno.test("each import rule is noticed when it is broken", async (test) => {
       "Deno.exit(1);",
     ),
     "npm:yaml is loaded by a live exec: only when it is needed": broken("lib/errors.ts", "npm:yaml"),
+    "npm:yaml is loaded by a Tab: only when it is needed": broken("lib/commands/apply.ts", "npm:yaml"),
     "lib/forgotten.ts is imported by nothing": violations(graph, ["lib/forgotten.ts"]),
   };
   for (const [rule, found] of Object.entries(cases)) {

@@ -1,4 +1,4 @@
-/** `deno task ok`: what must hold before each commit. Format, lint, types, the entry script, all tests but the live. */
+/** `deno task ok`: what must hold before each commit. Format, lint, types, shell scripts, all tests but the live. */
 
 import { script } from "../plans/enter.ts";
 import { hasProgram, install, obstacle, say } from "./engines/debian.ts";
@@ -17,7 +17,10 @@ const shell = await hasProgram("shellcheck");
 const directory = await temporaryDirectory();
 const whole = `${directory.path}/enter.sh`;
 await Deno.writeTextFile(whole, script);
-if (shell) checks.push(["entry script", ["shellcheck", whole]]);
+if (shell) {
+  checks.push(["entry script", ["shellcheck", whole]]);
+  checks.push(["completion", ["shellcheck", "--shell=bash", "lib/commands/completion/cdebug.bash"]]);
+}
 checks.push(["launch", [deno, "run", "-A", "test/launch.ts", "--check"]]);
 
 let failed = 0;
@@ -35,6 +38,6 @@ for (const [name, [program, ...args]] of checks) {
   say(`${success ? "ok     " : skipped ? "skipped" : "FAILED "}  ${name}`);
   if (!success && !skipped) failed++;
 }
-if (!shell) say("skipped entry script: shellcheck is not installed");
+if (!shell) say("skipped entry script, completion: shellcheck is not installed");
 await directory[Symbol.asyncDispose]();
 Deno.exit(failed === 0 ? 0 : 1);

@@ -39,7 +39,13 @@ Deno.test("deno task compile embeds every module and package", async () => {
   assert(size > base, "nothing is embedded");
   const embedded = new TextDecoder("latin1").decode(await Deno.readFile(`${dir.path}/cdebug`));
   for (
-    const path of ["plans/enter/enter.sh", "plans/exec.ts", "lib/executor.ts", "lib/drivers/docker/pull.ts"]
+    const path of [
+      "plans/enter/enter.sh",
+      "plans/exec.ts",
+      "lib/executor.ts",
+      "lib/drivers/docker/pull.ts",
+      "lib/commands/completion/cdebug.zsh",
+    ]
   ) {
     const text = new TextDecoder("latin1").decode(await Deno.readFile(`${ROOT}${path}`));
     assert(embedded.includes(text), `${path} is not embedded`);

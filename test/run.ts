@@ -40,7 +40,7 @@ async function runTests(): Promise<number> {
       const why = await obstacle();
       if (why) throw new Error(why);
       say(`starting ${name === "rootless" ? "rootless podman" : name} for the tests`);
-      await install({ tmux: "tmux", pgrep: "procps" });
+      await install({ tmux: "tmux", pgrep: "procps", bash: "bash", zsh: "zsh", fish: "fish" });
       const engine = engines.use(await START[name]());
       await importBare(engine.client, BARE);
       await importOrdinary(engine.client, ORDINARY);

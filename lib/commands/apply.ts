@@ -3,14 +3,14 @@
 import { openDriver } from "../driver.ts";
 import { CdebugError, printable, reason } from "../errors.ts";
 import { COMMON_FLAGS, type Flags, formatFlags, parseFlags } from "../flags.ts";
-import { MAX_PLAN_SIZE, parsePlan, type Plan, type Planner, type Sidecar } from "../plan.ts";
+import type { Plan, Planner, Sidecar } from "../plan.ts";
 import { differences, parseRef, refOf, type Target } from "../target.ts";
 import { confirm } from "../terminal.ts";
 import { print, runPlan } from "./session.ts";
 
 export const summary = "Run a saved plan";
 
-const flags = {
+export const flags = {
   yes: {
     type: "boolean",
     short: "y",
@@ -57,7 +57,7 @@ export async function apply(
       hint: "cdebug plan exec TARGET COMMAND > plan.yaml; cdebug apply plan.yaml",
     });
   }
-  const saved = parsePlan(await readPlan(file), file);
+  const saved = await readPlan(file);
 
   let plan = saved;
   const again = values.retarget !== undefined;
@@ -84,18 +84,19 @@ function joinRetarget(argv: readonly string[]): readonly string[] {
   return [...argv.slice(0, at), `--retarget=${ref}`, ...argv.slice(at + 2)];
 }
 
-async function readPlan(file: string): Promise<string> {
+async function readPlan(file: string): Promise<Plan> {
+  const { MAX_PLAN_SIZE, parsePlan } = await import("../plan.ts");
+  let text = "";
   try {
     const stream = file === "-" ? Deno.stdin.readable : (await Deno.open(file)).readable;
-    let text = "";
     for await (const part of stream.pipeThrough(new TextDecoderStream())) {
       text += part;
       if (text.length > MAX_PLAN_SIZE) break; // a device or a log could go on for ever; what there is says enough
     }
-    return text;
   } catch (error) {
     throw new CdebugError(`Cannot read plan "${file}": ${reason(error)}`, { cause: error });
   }
+  return parsePlan(text, file);
 }
 
 function refuseStale(plan: Plan, target: Target, file: string): void {

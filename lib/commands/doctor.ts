@@ -11,7 +11,7 @@ import { aroundRequest } from "./live.ts";
 import { count, formatTable, OUTPUT_FLAG, printAs } from "./output.ts";
 import { print } from "./session.ts";
 
-const flags = {
+export const flags = {
   output: OUTPUT_FLAG,
   image: {
     type: "string",

@@ -14,7 +14,7 @@ export const ENGINE_FLAGS = {
   },
 } as const satisfies Flags;
 
-/** How long an engine may take to answer; one behind ssh has to log in first. */
+/** How long an engine may take to answer, unless the command says; one behind ssh has to log in first. */
 const PATIENCE_MS = 2_000;
 const SSH_PATIENCE_MS = 10_000;
 
@@ -40,17 +40,21 @@ export interface Engines<T> extends AsyncDisposable {
 
 /**
  * Opens the engine that `words` (`podman://`) or `runtime` name, else all that there are, and asks each, all at
- * once. Throws CdebugError where the words name no engine.
+ * once. Throws CdebugError where the words name no engine. With `patience`, in ms, an engine that takes longer has
+ * failed, and so has one behind ssh, which is not asked.
  */
 export async function askEngines<T>(
   command: string,
   words: readonly string[],
   runtime: string | undefined,
   ask: (driver: Driver) => Promise<T>,
+  patience?: number,
 ): Promise<Engines<T>> {
   const named = parseEngine(command, words) ?? (runtime === undefined ? undefined : "docker");
   const all = await Promise.all(
-    (named ? [named] : ENGINES).map((engine) => askEngine(engine, runtime, named !== undefined, ask)),
+    (named ? [named] : ENGINES).map((engine) =>
+      askEngine(engine, runtime, named !== undefined, ask, patience)
+    ),
   );
   const answers = all.flatMap(({ result }) => result.kind === "answered" ? [result] : []);
   const failures = all.flatMap(({ result }) => result.kind === "failed" ? [result.error] : []);
@@ -80,13 +84,18 @@ async function askEngine<T>(
   runtime: string | undefined,
   named: boolean,
   ask: (driver: Driver) => Promise<T>,
+  patience: number | undefined,
 ): Promise<Asked<T>> {
   let location: Location | undefined;
   let driver: Driver | undefined;
   try {
     const found = location = await locate(engine, runtime);
+    const ssh = found.address.startsWith("ssh://");
+    // A login that nobody waits for would outlive this process.
+    if (ssh && patience !== undefined) throw new Error(`${found.address} has to log in first`);
     const opening = openDriver(engine, runtime);
     const answer = await within(
+      patience ?? (ssh ? SSH_PATIENCE_MS : PATIENCE_MS),
       found,
       opening.then(async (opened) => {
         driver = opened;
@@ -116,8 +125,11 @@ function parseEngine(command: string, [word, ...more]: readonly string[]): Engin
   );
 }
 
-async function within<T>({ address, source }: Location, answer: Promise<T>): Promise<T> {
-  const patience = address.startsWith("ssh://") ? SSH_PATIENCE_MS : PATIENCE_MS;
+async function within<T>(
+  patience: number,
+  { address, source }: Location,
+  answer: Promise<T>,
+): Promise<T> {
   let timer;
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(

@@ -3,13 +3,15 @@
 import { CdebugError, nearest } from "../errors.ts";
 import { print } from "./session.ts";
 
-const COMMANDS = {
+/** The commands that users are told of, and what each does. */
+export const COMMANDS = {
   exec: "Run a command, or a shell, with your own tools in a container",
   plan: "Print what a command would do, to review, keep and apply",
   apply: "Run a saved plan",
   ls: "List the sessions",
   prune: "Remove what belongs to no living session",
   doctor: "Say which engines there are, and what mends those that do not work",
+  completion: "Print the script that makes a shell complete cdebug's command lines",
   help: "Print this help",
   version: "Print the version",
 };
@@ -19,7 +21,7 @@ const text = `Usage: cdebug COMMAND [FLAGS] ...
 Debug containers that have no shell and no tools. Nothing is restarted, nothing is left behind.
 
 Commands:
-${Object.entries(COMMANDS).map(([name, summary]) => `  ${name.padEnd(9)}${summary}`).join("\n")}
+${Object.entries(COMMANDS).map(([name, summary]) => `  ${name.padEnd(12)}${summary}`).join("\n")}
 
 Examples:
   cdebug exec -it web                          a shell in container web

@@ -9,7 +9,7 @@ import { confirm } from "../terminal.ts";
 import { print, runPlan } from "./session.ts";
 
 /** What every command that makes plans takes besides its own flags. */
-const LIVE_FLAGS = {
+export const LIVE_FLAGS = {
   quiet: { type: "boolean", short: "q", help: "Print nothing but the command's output and failures" },
   "dry-run": { type: "boolean", help: "Print the plan and do nothing" },
   "show-values": { type: "boolean", help: "Print the values of -e in the plan" },

@@ -9,7 +9,7 @@ import { print } from "./session.ts";
 
 const COMMAND_WIDTH = 30;
 
-const flags = {
+export const flags = {
   output: OUTPUT_FLAG,
   quiet: { type: "boolean", short: "q", help: "Print nothing but the sessions' IDs" },
   ...ENGINE_FLAGS,

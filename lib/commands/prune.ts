@@ -14,7 +14,7 @@ import { aroundRequest } from "./live.ts";
 import { count } from "./output.ts";
 import { print, tellFailure } from "./session.ts";
 
-const flags = {
+export const flags = {
   yes: { type: "boolean", short: "y", help: "Do not ask" },
   "dry-run": { type: "boolean", help: "Print what would be removed and do nothing" },
   image: {

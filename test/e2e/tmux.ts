@@ -4,11 +4,16 @@ import { assertIncludes } from "../assert.ts";
 import { poll, run } from "../engines/debian.ts";
 import { CDEBUG, userEnv } from "./engine.ts";
 
-/** A terminal with a shell in it, that has `cdebug` as a command. */
+/** A terminal with a shell in it. */
 export class Terminal implements AsyncDisposable {
   readonly #socket = `cdebug-test-${crypto.randomUUID().slice(0, 8)}`;
 
-  static async open(size = { columns: 100, rows: 30 }, env: Record<string, string> = {}): Promise<Terminal> {
+  /** Runs sh, with `cdebug` as a command, or a shell of the test's own, whose prompt must hold a `$`. */
+  static async open(
+    size = { columns: 100, rows: 30 },
+    env: Record<string, string> = {},
+    shell?: readonly string[],
+  ): Promise<Terminal> {
     const terminal = new Terminal();
     await run("tmux", [
       "-L",
@@ -23,10 +28,10 @@ export class Terminal implements AsyncDisposable {
       String(size.rows),
       "env",
       ...Object.entries(userEnv({ PS1: "$ ", ENV: "", ...env })).map(([name, value]) => `${name}=${value}`),
-      "sh",
+      ...shell ?? ["sh"],
     ]);
     await terminal.shows("$");
-    await terminal.type(`cdebug() { ${CDEBUG.join(" ")} "$@"; }`);
+    if (!shell) await terminal.type(`cdebug() { ${CDEBUG.join(" ")} "$@"; }`);
     return terminal;
   }
 
@@ -36,8 +41,13 @@ export class Terminal implements AsyncDisposable {
 
   /** Types a line and Enter. */
   async type(line: string): Promise<void> {
-    await this.#tmux("send-keys", "-l", line);
+    await this.write(line);
     await this.keys("Enter");
+  }
+
+  /** Types a part of a line. */
+  async write(text: string): Promise<void> {
+    await this.#tmux("send-keys", "-l", text);
   }
 
   /** Types keys by tmux's names for them: `C-c`, `Enter`. */
