@@ -11,6 +11,8 @@ export interface Streams {
   readonly stderr?: (chunk: Uint8Array) => Promise<void>;
   /** The terminal's size at the start. */
   readonly size?: Size;
+  /** The sidecar has cdebug's own stdin and stdout, a terminal, instead. */
+  readonly inherit?: boolean;
 }
 
 export interface Size {
@@ -76,17 +78,16 @@ export const DEFAULT_SOURCE = "the default";
 /** What an engine says of itself. */
 export interface EngineDescription {
   readonly version: string;
-  /** The newest version of its API. */
-  readonly apiVersion: string;
+  /** The newest version of its API, where it has one. */
+  readonly apiVersion?: string;
   /** Of its machine, as in `linux/amd64`. */
   readonly platform: string;
   readonly operatingSystem: string;
   readonly rootless: boolean;
   /** Root in its containers is not root on its machine. */
   readonly userNamespaceRemapped: boolean;
-  readonly storageDriver: string;
-  /** "" where it does not say. */
-  readonly cgroupVersion: string;
+  readonly storageDriver?: string;
+  readonly cgroupVersion?: string;
   /** What confines its containers: `seccomp`, `apparmor`, `selinux`. */
   readonly securityOptions: readonly string[];
 }
@@ -152,6 +153,12 @@ export async function locate(engine: Engine, address: string | undefined): Promi
       const { findEndpoint } = await import("./drivers/docker/endpoint.ts");
       return await findEndpoint(engine, address);
     }
+    case "runc":
+    case "crun":
+    case "pid": {
+      const { locateTool } = await import("./drivers/process/tools.ts");
+      return locateTool(engine, address);
+    }
   }
 }
 
@@ -165,6 +172,12 @@ export async function openDriver(
     case "podman": {
       const { openDocker } = await import("./drivers/docker/driver.ts");
       return await openDocker(engine, address);
+    }
+    case "runc":
+    case "crun":
+    case "pid": {
+      const { openProcesses } = await import("./drivers/process/driver.ts");
+      return openProcesses(engine, address);
     }
   }
 }

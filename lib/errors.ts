@@ -22,6 +22,9 @@ export class CdebugError extends Error {
   }
 }
 
+/** What was asked for is not there: another engine may have it. */
+export class NotFound extends CdebugError {}
+
 /** The text of anything thrown, on one line and without a stack trace. */
 export function reason(thrown: unknown): string {
   const text = thrown instanceof Error ? thrown.message : String(thrown);

@@ -227,7 +227,7 @@ class Session {
 
   #streams(sidecar: Sidecar): Streams {
     if (sidecar.name !== this.#plan.session.attach) return {};
-    const { stdin, stdout, stderr, size } = this.#around.streams;
+    const { stdin, stdout, stderr, size, inherit } = this.#around.streams;
     // Who reads the output may go first, as `head` does: that ends the session, it is no failure.
     const tolerant = (sink: NonNullable<Streams["stdout"]>) => {
       let broken = false;
@@ -248,6 +248,7 @@ class Session {
       ...stdout && { stdout: tolerant(stdout) },
       ...stderr && { stderr: tolerant(stderr) },
       ...size && { size },
+      ...inherit && { inherit },
     };
   }
 

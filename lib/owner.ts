@@ -9,8 +9,13 @@
  * Where there is no /proc, only the PID and the host's name are known.
  */
 export function ownIdentity(): string {
+  return identityOf(Deno.pid);
+}
+
+/** What identifies a process of this machine, as `ownIdentity` does. */
+export function identityOf(pid: number): string {
   const { namespace, machine } = here();
-  return [Deno.pid, startOf("self") ?? "", namespace, machine].join(".");
+  return [pid, startOf(String(pid)) ?? "", namespace, machine].join(".");
 }
 
 /** Whether the process of an `ownIdentity` lives; of one that cannot be seen from here nothing is known. */

@@ -44,7 +44,11 @@ const execRequest = v.strictObject({
   command: v.literal("exec"),
   target: described(text, "The target as the user named it."),
   argv: described(texts, "The command and its arguments, exactly as typed."),
-  image: described(text, "The toolkit's image."),
+  image: described(v.exactOptional(text), "The toolkit, as the user named it."),
+  defaultImage: described(
+    v.exactOptional(text),
+    "The toolkit where that is an image and nobody has named one.",
+  ),
   interactive: v.exactOptional(flag),
   tty: v.exactOptional(flag),
   detach: v.exactOptional(flag),
@@ -134,7 +138,10 @@ const sidecar = v.strictObject({
     text,
     "For people: changes nothing in what the plan does.",
   ),
-  image: text,
+  image: described(
+    text,
+    "The toolkit: an image; of a process, host for its machine's own programs, or dir:/PATH.",
+  ),
   pull: pullPolicy,
   platform: v.exactOptional(text),
   containerName: described(
@@ -234,6 +241,8 @@ export interface Planner<F extends Flags = Flags> {
   readonly flags: F;
   /** Reads a command line, already split into flags and words. Throws CdebugError where they contradict. */
   request(values: Values<F>, words: readonly string[], around: RequestSurroundings): Request;
+  /** The toolkit that a request means. Throws CdebugError where the engine can have no such toolkit. */
+  toolkit(request: Partial<Request>, capabilities: Capabilities): string;
   /** Makes the plan. Pure: the same request on the same target gives the same plan. */
   compile(request: Request, target: Target, capabilities: Capabilities): Plan;
 }

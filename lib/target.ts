@@ -12,6 +12,14 @@ export interface Capabilities {
   readonly join: readonly ("network" | "pid" | "ipc" | "uts" | "user")[];
   /** Why not the others. */
   readonly cannotJoin?: Readonly<Record<string, string>>;
+  /** What of a target's security options a sidecar cannot have, by their names, and why. */
+  readonly cannotCopy?: Readonly<Record<string, string>>;
+  /** The Linux capabilities that it takes to start a sidecar at all, and that the sidecar then has. */
+  readonly starting?: readonly string[];
+  /** Whether toolkits are images; else they are `host`, this machine's own programs, and `dir:/PATH`. */
+  readonly images: boolean;
+  /** How a sidecar gets the user's terminal: as its own, or one that cdebug relays. */
+  readonly terminal: "relayed" | "inherited";
   /** Whether a sidecar can be made of a container's filesystem, with files put into it. */
   readonly snapshot: boolean;
 }
@@ -40,15 +48,16 @@ export interface Ref {
 export type Kind = "container" | "image";
 
 /** The engines there is a driver for; each is also the scheme of its refs. */
-export const ENGINES = ["docker", "podman"] as const;
+export const ENGINES = ["docker", "podman", "runc", "crun", "pid"] as const;
 export type Engine = typeof ENGINES[number];
+
+/** Those whose targets can be images. */
+const IMAGE_ENGINES: readonly Engine[] = ["docker", "podman"];
 
 /** The schemes of refs: each engine's for its containers, and for its images; `image://` is the default engine's. */
 const SCHEMES: Readonly<Record<string, Pick<Ref, "engine" | "kind">>> = {
-  ...Object.fromEntries(ENGINES.flatMap((engine) => [
-    [engine, { engine, kind: "container" }],
-    [`${engine}-image`, { engine, kind: "image" }],
-  ])),
+  ...Object.fromEntries(ENGINES.map((engine) => [engine, { engine, kind: "container" }])),
+  ...Object.fromEntries(IMAGE_ENGINES.map((engine) => [`${engine}-image`, { engine, kind: "image" }])),
   image: { engine: ENGINES[0], kind: "image" },
 };
 

@@ -178,7 +178,8 @@ export function request(
     command: "exec",
     target,
     argv: argv.length > 0 ? argv : ["sh"],
-    image: values.image ?? surroundings.image ?? DEFAULT_IMAGE,
+    ...values.image && { image: values.image },
+    ...surroundings.image && { defaultImage: surroundings.image },
     ...values.interactive && { interactive: true },
     ...values.tty && { tty: true },
     ...values.detach && { detach: true },
@@ -218,7 +219,7 @@ export function compile(
   const copy = found.state === "running" ? undefined : copyOf(found, request, capabilities);
   const target = copy?.target ?? found;
   const { namespaces, reasons: shared } = shareNamespaces(target, capabilities);
-  const { rights, reasons: granted } = leastRights(target, request);
+  const { rights, reasons: granted } = leastRights(target, request, capabilities);
   const reasons = [...granted, ...shared];
 
   const own = isTargetsOwn(request.user ?? "", target);
@@ -253,8 +254,8 @@ export function compile(
     reason: reasons.length > 0
       ? reasons.join("; ")
       : "shares what the target shares, with the target's own rights",
-    image: request.image,
-    pull: request.pull ?? "missing",
+    image: toolkit(request, capabilities),
+    pull: capabilities.images ? request.pull ?? "missing" : "never",
     ...request.platform && { platform: request.platform },
     ...request.name && { containerName: request.name },
     ...request.keep && { keep: true },
@@ -304,6 +305,26 @@ export function compile(
       ...mounts.map(({ source }) => `${source}, made by the engine if it was not there`),
     ],
   };
+}
+
+/** The toolkit that a request means. Throws CdebugError for an image where there can be none. */
+export function toolkit(
+  { image, defaultImage, platform, keep }: Partial<Request>,
+  { images }: Capabilities,
+): string {
+  if (images) return image ?? defaultImage ?? DEFAULT_IMAGE;
+  const toolkit = image ?? "host";
+  if (!/^(host$|dir:\/)/.test(toolkit)) {
+    throw refused(
+      `the toolkit "${toolkit}" is an image, and a process's sidecar is none of an engine that has images`,
+      "--image host, this machine's own programs; or --image dir:/PATH, an unpacked root filesystem",
+    );
+  }
+  if (platform) throw refused("--platform is an image's, and a process's sidecar has none", "leave it out");
+  if (keep) {
+    throw refused("--rm=false keeps a container, and a process's sidecar leaves none", "leave it out");
+  }
+  return toolkit;
 }
 
 function refused(text: string, hint?: string): CdebugError {

@@ -139,6 +139,7 @@ type Rights = Pick<
 export function leastRights(
   target: Target,
   { user = "", root, privileged, capAdd = [], capDrop = [] }: AskedRights,
+  { starting = [], cannotCopy = {} }: Pick<Capabilities, "starting" | "cannotCopy"> = {},
 ): { rights: Rights; reasons: string[] } {
   const add = new Set(target.addLinuxCapabilities);
   const drop = new Set(target.dropLinuxCapabilities);
@@ -178,6 +179,7 @@ export function leastRights(
     } else if (fewer) {
       need("SYS_PTRACE", "the target's root is closed to who has fewer Linux capabilities than the target");
     }
+    for (const capability of starting) needKept(capability, "starting the sidecar takes it");
     if (root !== "toolkit") needKept("SYS_CHROOT", "entering the target's root takes it");
     if (!isRoot(user)) {
       needKept("SETUID", `becoming user ${user} takes it`);
@@ -186,13 +188,18 @@ export function leastRights(
     }
   }
 
+  const securityOptions = target.securityOptions.filter((option) => {
+    const kind = option.split(/[=:]/)[0]!;
+    const why = cannotCopy[kind];
+    if (why !== undefined) reasons.push(`${kind} is not the target's: ${why}`);
+    return why === undefined;
+  });
   return {
     rights: {
       ...(privileged || target.privileged) && { privileged: true },
       ...add.size > 0 && { addLinuxCapabilities: [...add] },
       ...drop.size > 0 && { dropLinuxCapabilities: [...drop] },
-      ...target.securityOptions.length > 0 &&
-        { securityOptions: [...target.securityOptions] },
+      ...securityOptions.length > 0 && { securityOptions },
     },
     reasons,
   };

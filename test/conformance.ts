@@ -111,7 +111,7 @@ export function conformance(engine: string, open: (() => Promise<Subject>) | und
 
   test("describe() says what the engine is", async ({ driver }) => {
     const { version, apiVersion, platform, storageDriver } = await driver.describe();
-    assert(/^\d/.test(version) && /^\d+\.\d+/.test(apiVersion), `${version}, ${apiVersion}`);
+    assert(/\d/.test(version) && /^\d+\.\d+|^$/.test(apiVersion ?? ""), `${version}, ${apiVersion}`);
     assert(/^linux\/\w+$/.test(platform) && storageDriver !== "", `${platform}, ${storageDriver}`);
   });
 

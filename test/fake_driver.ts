@@ -92,7 +92,7 @@ export function openFake(): FakeEngine {
 
   return {
     engine: "docker",
-    capabilities: { join: ["network", "pid", "ipc"], snapshot: true },
+    capabilities: { join: ["network", "pid", "ipc"], snapshot: true, images: true, terminal: "relayed" },
     journal,
     specs,
     images,

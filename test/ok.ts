@@ -19,6 +19,7 @@ const whole = `${directory.path}/enter.sh`;
 await Deno.writeTextFile(whole, script);
 if (shell) {
   checks.push(["entry script", ["shellcheck", whole]]);
+  checks.push(["sidecar script", ["shellcheck", "lib/drivers/process/sidecar.sh"]]);
   checks.push(["completion", ["shellcheck", "--shell=bash", "lib/commands/completion/cdebug.bash"]]);
 }
 checks.push(["launch", [deno, "run", "-A", "test/launch.ts", "--check"]]);
@@ -38,6 +39,6 @@ for (const [name, [program, ...args]] of checks) {
   say(`${success ? "ok     " : skipped ? "skipped" : "FAILED "}  ${name}`);
   if (!success && !skipped) failed++;
 }
-if (!shell) say("skipped entry script, completion: shellcheck is not installed");
+if (!shell) say("skipped entry script, sidecar script, completion: shellcheck is not installed");
 await directory[Symbol.asyncDispose]();
 Deno.exit(failed === 0 ? 0 : 1);

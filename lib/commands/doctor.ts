@@ -39,8 +39,7 @@ ${formatFlags(flags)}
 /** What an engine that works has to say. */
 interface Findings {
   readonly description: EngineDescription;
-  /** Whether the toolkit need not be pulled. */
-  readonly toolkit: boolean;
+  readonly toolkit: NonNullable<Report["toolkit"]>;
   readonly sessions: number;
   readonly orphans: number;
 }
@@ -60,6 +59,7 @@ export interface Report extends Partial<EngineDescription> {
   /** The namespaces of a target that a sidecar can share, and why not the others. */
   readonly joins?: Capabilities["join"];
   readonly cannotJoin?: Readonly<Record<string, string>>;
+  /** Where it is not present, it is pulled. */
   readonly toolkit?: { readonly image: string; readonly present: boolean };
   readonly sessions?: number;
   readonly orphans?: number;
@@ -77,13 +77,13 @@ export async function doctor(
     await print(help);
     return 0;
   }
-  const { image } = (await planner()).request(
-    { ...values.image && { image: values.image } },
-    ["any", "true"],
-    aroundRequest(),
-  );
-  await using engines = await askEngines("doctor", rest, values.runtime, (driver) => examine(driver, image));
-  const reports = engines.all.map((asked) => reportOn(asked, image));
+  const { request, toolkit } = await planner();
+  const wanted = request({ ...values.image && { image: values.image } }, ["any", "true"], aroundRequest());
+  await using engines = await askEngines("doctor", rest, values.runtime, (driver) => {
+    const { capabilities } = driver;
+    return examine(driver, toolkit(capabilities.images ? wanted : {}, capabilities));
+  });
+  const reports = engines.all.map(reportOn);
   const client = { version, deno: Deno.version.deno, platform: `${Deno.build.os}/${Deno.build.arch}` };
   await printAs(
     values.output,
@@ -96,15 +96,20 @@ export async function doctor(
 }
 
 async function examine(driver: Driver, image: string): Promise<Findings> {
-  const [description, toolkit, sessions] = await Promise.all([
+  const [description, present, sessions] = await Promise.all([
     driver.describe(),
     driver.hasImage(image),
     findSessions(driver),
   ]);
-  return { description, toolkit, sessions: sessions.length, orphans: orphans(sessions).length };
+  return {
+    description,
+    toolkit: { image, present },
+    sessions: sessions.length,
+    orphans: orphans(sessions).length,
+  };
 }
 
-function reportOn({ engine, location, result }: Asked<Findings>, image: string): Report {
+function reportOn({ engine, location, result }: Asked<Findings>): Report {
   const where = location && { address: location.address, source: location.source };
   if (result.kind !== "answered") {
     const { message, hint } = result.error;
@@ -123,7 +128,7 @@ function reportOn({ engine, location, result }: Asked<Findings>, image: string):
     ...answer.description,
     joins: join,
     cannotJoin,
-    toolkit: { image, present: answer.toolkit },
+    toolkit: answer.toolkit,
     sessions: answer.sessions,
     orphans: answer.orphans,
     problems: answer.orphans === 0 ? [] : [{
@@ -131,6 +136,11 @@ function reportOn({ engine, location, result }: Asked<Findings>, image: string):
       hint: "cdebug prune",
     }],
   };
+}
+
+/** What an engine may have nothing to say of. */
+function row(name: string, text: string | undefined): [string, string][] {
+  return text ? [[name, text]] : [];
 }
 
 /** The report as people read it. */
@@ -147,10 +157,10 @@ export function formatReport(report: Report): string {
       : "as root";
     const cannot = Object.entries(cannotJoin).map(([kind, why]) => `; not ${kind}: ${why}`).join("");
     rows.push(
-      ["server", `${report.version}, API ${report.apiVersion}, ${user}`],
+      ["version", `${report.version}, ${report.apiVersion ? `API ${report.apiVersion}, ` : ""}${user}`],
       ["machine", `${report.platform}, ${report.operatingSystem}`],
-      ["storage", report.storageDriver!],
-      ["cgroups", report.cgroupVersion ? `version ${report.cgroupVersion}` : "unknown"],
+      ...row("storage", report.storageDriver),
+      ...row("cgroups", report.cgroupVersion && `version ${report.cgroupVersion}`),
       ["security", securityOptions.join(", ") || "none"],
       ["joins", `the target's ${joins.join(", ")} namespaces${cannot}`],
       ["toolkit", `${toolkit!.image}, ${toolkit!.present ? "there" : "pulled when it is first needed"}`],

@@ -188,7 +188,7 @@ async function sweepLinks(
   { image, quiet }: { readonly image?: string; readonly quiet?: boolean },
 ): Promise<void> {
   const words = [`${driver.engine}://${id}`, "sh", "-c", ":"];
-  const wanted = request({ ...image && { image } }, words, aroundRequest());
+  const wanted = request({ ...image && driver.capabilities.images && { image } }, words, aroundRequest());
   let complaint = "";
   const outcome = await execute(
     compile(wanted, await driver.inspect(id), driver.capabilities),
@@ -199,8 +199,8 @@ async function sweepLinks(
       },
       controls: () => () => {},
       env: () => undefined,
-      report: ({ kind }) => {
-        if (kind === "pulling" && !quiet) note(`Pulling ${wanted.image}`);
+      report: (event) => {
+        if (event.kind === "pulling" && !quiet) note(`Pulling ${event.image}`);
       },
       owner: ownIdentity(),
     },

@@ -20,6 +20,7 @@ export async function runPlan(
   const { detach } = plan.session;
   const interactive = sidecar.stdin === "open" && !detach;
   const typed = sidecar.tty && interactive;
+  const inherits = sidecar.tty && !detach && driver.capabilities.terminal === "inherited";
   if (typed && !Deno.stdin.isTerminal()) {
     throw new CdebugError("Cannot give the command a terminal: stdin is not one", {
       hint: "run it in a terminal, or without -t",
@@ -44,7 +45,7 @@ export async function runPlan(
     // Not before: until then Ctrl-C cancels.
     if (event.kind === "started") {
       containers.push(event.container);
-      if (typed) restoreTerminal = rawMode();
+      if (typed && !inherits) restoreTerminal = rawMode();
     }
     if (event.kind !== "started" && event.kind !== "pull-progress") restoreTerminal();
     printer.print(event);
@@ -54,7 +55,7 @@ export async function runPlan(
     const stdin = readStdin((error) => printer.warn(`Cannot read stdin: ${reason(error)}`));
     return typed ? stdin.pipeThrough(detachKeys(() => tell({ kind: "detach" }))) : stdin;
   };
-  const streams: Streams = detach ? {} : {
+  const streams: Streams = detach ? {} : inherits ? { inherit: true } : {
     ...interactive && { stdin: input() },
     stdout: writeTo(Deno.stdout),
     stderr: writeTo(Deno.stderr),

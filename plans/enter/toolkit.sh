@@ -29,6 +29,10 @@ bring_toolkit() {
   else
     wrap
     c_inner_shell=$c_toolkit$c_own/bin/sh c_tools=:$CDEBUG_ROOTFS$c_own/bin
+    # What draws on a terminal looks for its description at paths that are the target's here.
+    if [ -z "${TERMINFO_DIRS+set}" ]; then
+      export TERMINFO_DIRS=":$CDEBUG_ROOTFS/etc/terminfo:$CDEBUG_ROOTFS/lib/terminfo:$CDEBUG_ROOTFS/usr/share/terminfo"
+    fi
   fi
 }
 

@@ -5,11 +5,14 @@ import { dockerClient } from "../engines/docker.ts";
 import type { Client } from "../engines/engine.ts";
 import { podmanClient, rootlessClient } from "../engines/podman.ts";
 import { assertEquals } from "../assert.ts";
-import type { Engine } from "../../lib/target.ts";
 import { temporaryDirectory } from "../temporary.ts";
 
+/** The engines that have images. */
+export const IMAGE_ENGINES = ["docker", "podman"] as const;
+export type ImageEngine = typeof IMAGE_ENGINES[number];
+
 /** What the live tests run on; `rootless` is the Podman of a user. */
-export type LiveEngine = Engine | "rootless";
+export type LiveEngine = ImageEngine | "rootless";
 
 /** Where `deno task test` says which engines it has started; one that is not there has its tests skipped. */
 export const HOSTS: Readonly<Record<LiveEngine, string>> = {

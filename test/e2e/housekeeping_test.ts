@@ -2,12 +2,12 @@
 
 import { assert, assertEquals, assertIncludes } from "../assert.ts";
 import { exists, poll } from "../engines/debian.ts";
-import { ENGINES } from "../../lib/target.ts";
 import {
   BARE,
   cdebug,
   engineOf,
   idOf,
+  IMAGE_ENGINES,
   liveTest,
   rootOf,
   sidecarsOf,
@@ -56,7 +56,7 @@ async function begin(web: TestTarget, flags: string[] = []) {
   };
 }
 
-for (const engine of ENGINES) {
+for (const engine of IMAGE_ENGINES) {
   const test = (name: string, fn: () => Promise<void>) =>
     liveTest(`housekeeping: ${engine}: ${name}`, fn, engine);
   const client = (...args: string[]) => engineOf(engine)!.client(args);
@@ -64,7 +64,7 @@ for (const engine of ENGINES) {
   const links = async (web: TestTarget) => (await root(web)).filter((path) => path.startsWith(".cdebug-"));
   const sidecars = async ({ name }: TestTarget) =>
     await sidecarsOf(await idOf(name, engineOf(engine)!.client), engineOf(engine)!.client);
-  const one = (web: TestTarget) => ENGINES[0] === engine ? web.name : web.ref;
+  const one = (web: TestTarget) => IMAGE_ENGINES[0] === engine ? web.name : web.ref;
 
   /** A session that has lost its cdebug before anything was there to notice it. */
   const orphan = async (web: TestTarget, flags: ["-i"] | ["-it"]): Promise<Row> => {

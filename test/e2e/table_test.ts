@@ -4,8 +4,19 @@ import { assertEquals, assertIncludes } from "../assert.ts";
 import { importOrdinary } from "../engines/images.ts";
 import { importToolkits, TOOLKIT_KINDS, toolkitImage, type ToolkitKind } from "../engines/toolkits.ts";
 import { assertReadme } from "../golden.ts";
-import { type Engine, ENGINES } from "../../lib/target.ts";
-import { BARE, cdebug, engineOf, filesOf, idOf, liveTest, ORDINARY, sidecarsOf, target } from "./engine.ts";
+import {
+  BARE,
+  cdebug,
+  engineOf,
+  filesOf,
+  idOf,
+  IMAGE_ENGINES,
+  type ImageEngine,
+  liveTest,
+  ORDINARY,
+  sidecarsOf,
+  target,
+} from "./engine.ts";
 import { poll } from "../engines/debian.ts";
 
 type Right = keyof typeof RIGHTS;
@@ -75,20 +86,20 @@ const PROGRAMS: Readonly<Record<ToolkitKind, string>> = {
 };
 
 /** What each cell was found to be, and on which engines. */
-const found = new Map<string, Map<string, Engine[]>>();
+const found = new Map<string, Map<string, ImageEngine[]>>();
 
 let imported: Promise<void> | undefined;
 
 /** The images that only this table needs, made for both engines at once. */
 function images(): Promise<void> {
   return imported ??= (async () => {
-    const clients = ENGINES.flatMap((engine) => engineOf(engine)?.client ?? []);
+    const clients = IMAGE_ENGINES.flatMap((engine) => engineOf(engine)?.client ?? []);
     await importToolkits(clients);
     for (const client of clients) await importOrdinary(client, OWN_NIX, { "/nix/store/mark": "mine\n" });
   })();
 }
 
-for (const engine of ENGINES) {
+for (const engine of IMAGE_ENGINES) {
   for (const [name, row] of Object.entries(TARGETS)) {
     liveTest(`table: ${engine}: ${name}`, async () => {
       await images();
@@ -123,7 +134,7 @@ for (const engine of ENGINES) {
 }
 
 /** The numbers and names of a container's processes; with the host's PIDs, Podman lists everybody's. */
-async function processesOf(engine: Engine, name: string): Promise<string[]> {
+async function processesOf(engine: ImageEngine, name: string): Promise<string[]> {
   const { client } = engineOf(engine)!;
   const format = "{{.HostConfig.PidMode}} {{.State.Pid}}";
   const [mode, main] = (await client(["inspect", "--format", format, name])).trim().split(" ");
@@ -136,7 +147,7 @@ async function processesOf(engine: Engine, name: string): Promise<string[]> {
 
 /** Runs every toolkit on a target, whose `state` must be the same before and after each. */
 async function checkRow(
-  engine: Engine,
+  engine: ImageEngine,
   name: string,
   row: Row,
   ref: string,
@@ -184,18 +195,19 @@ function rightsIn(text: string): bigint {
   return BigInt(`0x${/^CapEff:\s*([0-9a-f]+)$/m.exec(text)?.[1] ?? "ffffffffffffffff"}`);
 }
 
-function note(engine: Engine, row: string, column: string, text: string): void {
+function note(engine: ImageEngine, row: string, column: string, text: string): void {
   const key = `${row}\n${column}`;
-  const cell = found.get(key) ?? new Map<string, Engine[]>();
+  const cell = found.get(key) ?? new Map<string, ImageEngine[]>();
   found.set(key, cell.set(text, [...cell.get(text) ?? [], engine]));
 }
 
 /** A cell's text; with the engines' names, where they differ or one has not come so far. */
 function cellOf(row: string, column: string): string {
   const cell = [...found.get(`${row}\n${column}`) ?? []];
-  return cell.map(([text, engines]) => engines.length === ENGINES.length ? text : `${engines}: ${text}`).join(
-    "; ",
-  );
+  return cell.map(([text, engines]) => engines.length === IMAGE_ENGINES.length ? text : `${engines}: ${text}`)
+    .join(
+      "; ",
+    );
 }
 
 liveTest("table: README.md shows it as it was found", async () => {

@@ -3,14 +3,25 @@
 import { assert, assertEquals, assertIncludes } from "../assert.ts";
 import { poll } from "../engines/debian.ts";
 import { importOrdinary } from "../engines/images.ts";
-import { type Engine, ENGINES } from "../../lib/target.ts";
-import { BARE, cdebug, docker, engineOf, idOf, liveTest, ORDINARY, sidecarsOf, target } from "./engine.ts";
+import {
+  BARE,
+  cdebug,
+  docker,
+  engineOf,
+  idOf,
+  IMAGE_ENGINES,
+  type ImageEngine,
+  liveTest,
+  ORDINARY,
+  sidecarsOf,
+  target,
+} from "./engine.ts";
 import { temporaryFile } from "../temporary.ts";
 import { Terminal } from "./tmux.ts";
 
 /** Registers a test that runs on each engine. */
-function eachTest(name: string, fn: (engine: Engine) => Promise<void>): void {
-  for (const engine of ENGINES) liveTest(`targets: ${engine}: ${name}`, () => fn(engine), engine);
+function eachTest(name: string, fn: (engine: ImageEngine) => Promise<void>): void {
+  for (const engine of IMAGE_ENGINES) liveTest(`targets: ${engine}: ${name}`, () => fn(engine), engine);
 }
 
 const RIGHTS = "sed -n s/^CapEff:.//p /proc/self/status";

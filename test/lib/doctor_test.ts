@@ -21,7 +21,7 @@ Deno.test("formatReport() says what an engine can do, cannot, and what is wrong"
     text,
     `docker works
   address    unix:///run/docker.sock (from context "a\\x1b[2J")
-  server     1, API 1.0, as root, user namespaces remapped
+  version    1, API 1.0, as root, user namespaces remapped
   machine    linux/amd64, a test
   storage    none
   cgroups    version 2

@@ -9,7 +9,12 @@ import type { RequestSurroundings } from "../../lib/plan.ts";
 import type { Target } from "../../lib/target.ts";
 
 const pure = { permissions: "none" } as const;
-const capabilities = { join: ["network", "pid", "ipc"], snapshot: true } as const;
+const capabilities = {
+  join: ["network", "pid", "ipc"],
+  snapshot: true,
+  images: true,
+  terminal: "relayed",
+} as const;
 
 const around: RequestSurroundings = {
   cwd: "/home/me",
@@ -43,6 +48,29 @@ golden("exec_stripped", () =>
     dropLinuxCapabilities: ["ALL"],
     securityOptions: ["no-new-privileges", "seccomp=unconfined"],
   }));
+golden("exec_process", () =>
+  exec.compile(
+    request(["-it", "pid://4711"]),
+    fakeTarget({
+      engine: "pid",
+      name: "4711",
+      id: "4711.823100.4026531836.0b8f9d7c-3a52-4f5e-9d55-7f1c2a3b4c5d",
+      startedAt: "8231 s after the machine",
+      image: "/server",
+      namespaces: { network: "own", pid: "own", ipc: "shareable", uts: "host", user: "own" },
+      addLinuxCapabilities: ["NET_BIND_SERVICE"],
+      dropLinuxCapabilities: ["ALL"],
+      securityOptions: ["no-new-privileges", "seccomp=filter"],
+    }),
+    {
+      join: ["network", "pid", "ipc", "uts", "user"],
+      snapshot: false,
+      images: false,
+      terminal: "inherited",
+      starting: ["SYS_CHROOT"],
+      cannotCopy: { seccomp: "nobody can" },
+    },
+  ));
 golden("exec_all_flags", () =>
   compile([
     ...["-i", "--user", "101:102", "--workdir", "/srv", "--name", "mine", "--rm=false", "--privileged"],
@@ -58,9 +86,26 @@ Deno.test("exec: with -i and without a command it is sh", pure, () => {
 });
 
 Deno.test("exec: the toolkit is --image, else CDEBUG_IMAGE, else busybox", pure, () => {
-  assertEquals(request(["-i", "web"]).image, "docker.io/library/busybox:musl");
-  assertEquals(request(["-i", "web"], { ...around, image: "mine" }).image, "mine");
-  assertEquals(request(["-i", "--image", "other", "web"], { ...around, image: "mine" }).image, "other");
+  const toolkit = (argv: readonly string[], image?: string) =>
+    exec.toolkit(request(argv, { ...around, image }), capabilities);
+  assertEquals(toolkit(["-i", "web"]), "docker.io/library/busybox:musl");
+  assertEquals(toolkit(["-i", "web"], "mine"), "mine");
+  assertEquals(toolkit(["-i", "--image", "other", "web"], "mine"), "other");
+});
+
+Deno.test("exec: a process's toolkit is the host, or a directory, and no image", pure, () => {
+  const without = { ...capabilities, images: false };
+  const toolkit = (...argv: string[]) =>
+    exec.toolkit(request(["-i", ...argv, "pid://1"], { ...around, image: "mine" }), without);
+  assertEquals(toolkit(), "host");
+  assertEquals(toolkit("--image", "dir:/srv/debian"), "dir:/srv/debian");
+  for (
+    const refused of [["--image", "alpine"], ["--image", "dir:relative"], ["--platform", "linux/arm64"], [
+      "--rm=false",
+    ]]
+  ) {
+    assertThrows(() => toolkit(...refused), CdebugError, "Cannot run exec");
+  }
 });
 
 Deno.test("exec: what is typed is never part of the script", pure, () => {

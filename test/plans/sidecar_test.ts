@@ -11,6 +11,8 @@ function shared(namespaces: Partial<Target["namespaces"]>, join: Capabilities["j
   return shareNamespaces({ ...target, namespaces: { ...target.namespaces, ...namespaces } }, {
     join,
     snapshot: true,
+    images: true,
+    terminal: "relayed",
   });
 }
 

@@ -41,16 +41,18 @@ export async function openDocker(engine: DockerEngine, address: string | undefin
 
   return {
     engine,
-    capabilities: engine === "docker"
-      ? {
-        snapshot: true,
+    capabilities: {
+      images: true,
+      terminal: "relayed",
+      snapshot: true,
+      ...engine === "podman" ? { join: ["network", "pid", "ipc", "uts", "user"] } : {
         join: ["network", "pid", "ipc"],
         cannotJoin: {
           uts: "Docker shares that of its machine only, never a container's",
           user: "Docker gives no container one of its own",
         },
-      }
-      : { snapshot: true, join: ["network", "pid", "ipc", "uts", "user"] },
+      },
+    },
     list,
 
     async inspect(name, kind = "container") {

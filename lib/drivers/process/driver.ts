@@ -1,0 +1,184 @@
+/** Processes without an engine, and the containers of runc and crun: a sidecar is a process in the target's namespaces. */
+
+import type { Driver, EngineDescription } from "../../driver.ts";
+import { CdebugError } from "../../errors.ts";
+import { identityOf, ownerState } from "../../owner.ts";
+import type { Candidate } from "../../target.ts";
+import { findContainer, listContainers, type Runtime, versionOf } from "./oci.ts";
+import {
+  allPids,
+  containerOf,
+  isForeign,
+  namespaceOf,
+  type Process,
+  readCommand,
+  readEnviron,
+  readLink,
+  readProcess,
+  startOf,
+} from "./proc.ts";
+import { hasToolkit } from "./root.ts";
+import { end, exec, pidOf, run, type ScriptEnv, SIDECAR_COMMAND } from "./sidecar.ts";
+import { findPid, mainProcesses, targetOf } from "./target.ts";
+import { tool } from "./tools.ts";
+
+/** The engines whose targets are reached as processes. */
+export type ProcessEngine = "pid" | Runtime;
+
+/** Opens the driver. `address` is the directory where a runtime keeps its states, if it is not the runtime's own choice. */
+export function openProcesses(engine: ProcessEngine, address: string | undefined): Promise<Driver> {
+  const known = new Map<string, ScriptEnv>();
+
+  const driver: Driver = {
+    engine,
+    capabilities: {
+      join: ["network", "pid", "ipc", "uts", "user"],
+      snapshot: false,
+      images: false,
+      terminal: "inherited",
+      starting: ["SYS_CHROOT"],
+      cannotCopy: { seccomp: "the kernel shows a process's filter only to who stops the process" },
+    },
+
+    async inspect(name, kind = "container") {
+      if (kind === "image") {
+        throw new CdebugError(`Cannot find image "${name}": ${engine} has no images`, {
+          hint: "docker-image:// or podman-image://",
+        });
+      }
+      if (engine === "pid") {
+        const pid = findPid(name);
+        return targetOf(engine, pid, { name: String(pid) });
+      }
+      const { pid, configured } = await findContainer(engine, address, name);
+      return targetOf(engine, pid, configured);
+    },
+
+    async state(id) {
+      return await ownerState(id) === "alive" ? "running" : "gone";
+    },
+
+    async list({ label } = {}) {
+      const all = [...await listTargets(engine, address), ...listSidecars(engine)];
+      return label === undefined ? all : all.filter(({ labels }) => Object.hasOwn(labels, label));
+    },
+
+    run: (spec, streams, signal) => run(engine, known, spec, streams, signal),
+    exec: (id, argv, streams) => Promise.resolve(exec(known, id, argv, streams)),
+    async remove(id) {
+      known.delete(id);
+      if (await ownerState(id) === "alive") await end(id);
+    },
+
+    // A process has no image to compare with; only what is cdebug's own is looked for.
+    added: (id) => Promise.resolve(linksIn(pidOf(id))),
+    readLink: (id, path) => Promise.resolve(readLink(`/proc/${pidOf(id)}/root${path}`)),
+    hasImage: (name) => Promise.resolve(hasToolkit(name)),
+    labelledImages: () => Promise.resolve([]),
+    removeImage: () => Promise.resolve(),
+    describe: () => describe(engine),
+    [Symbol.asyncDispose]: () => Promise.resolve(),
+  };
+  return Promise.resolve(driver);
+}
+
+/** Containers; for `pid` whatever has a PID namespace of its own, by its main process. */
+async function listTargets(engine: ProcessEngine, address: string | undefined): Promise<Candidate[]> {
+  if (engine !== "pid") {
+    return (await listContainers(engine, address)).map(({ id, status, pid, bundle, createdAt }) => ({
+      id: pid > 0 ? identityOf(pid) : id,
+      name: id,
+      image: bundle,
+      imageId: "",
+      state: status,
+      createdAt,
+      labels: {},
+    }));
+  }
+  const pids = allPids();
+  const sidecars = new Set(pids.filter(isSidecar).map((pid) => namespaceOf(pid, "mnt")));
+  const foreign = pids.filter((pid) => {
+    const mounts = namespaceOf(pid, "mnt");
+    return mounts !== undefined && !sidecars.has(mounts) && isForeign(pid, "pid");
+  });
+  return mainProcesses(foreign.flatMap((pid) => readProcess(pid) ?? [])).map(candidateOf);
+}
+
+function candidateOf(process: Process): Candidate {
+  const container = containerOf(process.pid);
+  return {
+    id: identityOf(process.pid),
+    name: container ? container.id.slice(0, 12) : String(process.pid),
+    image: container ? `${process.name} of ${container.by}` : process.name,
+    imageId: "",
+    state: "running",
+    createdAt: startOf(process),
+    labels: {},
+  };
+}
+
+/** What a sidecar says of itself in its environment. */
+interface Said {
+  readonly engine: string;
+  readonly name: string;
+  readonly image: string;
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+/** The sidecars of this user that run. */
+function listSidecars(engine: ProcessEngine): Candidate[] {
+  return allPids().filter(isSidecar).flatMap((pid) => {
+    const text = readEnviron(pid).get("CDEBUG_LABELS");
+    const process = readProcess(pid);
+    if (text === undefined || process === undefined) return [];
+    const said: Said = JSON.parse(text);
+    if (said.engine !== engine) return [];
+    return [{
+      id: identityOf(pid),
+      name: said.name,
+      image: said.image,
+      imageId: "",
+      state: "running",
+      createdAt: startOf(process),
+      labels: said.labels,
+    }];
+  });
+}
+
+/** Whether a process is a sidecar's first, the one that stays outside. */
+function isSidecar(pid: number): boolean {
+  const [, , command, , mode] = readCommand(pid);
+  return command === SIDECAR_COMMAND && mode === "start";
+}
+
+/** The paths in a process's root that are of cdebug's making, or may be. */
+function linksIn(pid: number): string[] {
+  try {
+    return [...Deno.readDirSync(`/proc/${pid}/root`)]
+      .filter(({ name, isSymlink }) => isSymlink && (name.startsWith(".cdebug-") || name === "nix"))
+      .map(({ name }) => `/${name}`);
+  } catch {
+    return []; // it is gone, or closed to this user
+  }
+}
+
+async function describe(engine: ProcessEngine): Promise<EngineDescription> {
+  const { success, stdout } = await new Deno.Command(tool("nsenter"), { args: ["--version"], stdin: "null" })
+    .output();
+  const utilLinux = success ? /util-linux (\S+)/.exec(new TextDecoder().decode(stdout))?.[1] : undefined;
+  if (utilLinux === undefined) {
+    throw new CdebugError("Cannot debug processes: nsenter is not that of util-linux", {
+      hint: "install util-linux (Debian, Ubuntu: apt-get install util-linux; Alpine: apk add util-linux)",
+    });
+  }
+  for (const name of ["unshare", "setpriv", "mount", "chroot"]) tool(name);
+  const release = await Deno.readTextFile("/etc/os-release").catch(() => "");
+  return {
+    version: `${engine === "pid" ? "" : `${await versionOf(engine)}, `}util-linux ${utilLinux}`,
+    platform: `linux/${Deno.build.arch === "x86_64" ? "amd64" : "arm64"}`,
+    operatingSystem: /^PRETTY_NAME="?(.*?)"?$/m.exec(release)?.[1] ?? "Linux",
+    rootless: Deno.uid() !== 0,
+    userNamespaceRemapped: false,
+    securityOptions: [],
+  };
+}

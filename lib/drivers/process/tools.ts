@@ -1,0 +1,53 @@
+/** The programs of this machine that sidecars are made with. */
+
+import { DEFAULT_SOURCE, type Location } from "../../driver.ts";
+import { CdebugError } from "../../errors.ts";
+
+/** Where programs are looked for. */
+export const SEARCH_PATH = searchPath(Deno.env.get("PATH"));
+
+/** The absolute path of a program. Throws CdebugError if it is not on PATH. */
+export function tool(name: string): string {
+  const found = findTool(name);
+  if (found !== undefined) return found;
+  throw new CdebugError(`Cannot debug processes: "${name}" is not on PATH`, {
+    hint: "install util-linux (Debian, Ubuntu: apt-get install util-linux; Alpine: apk add util-linux)",
+  });
+}
+
+/** As `tool`; undefined if it is not on PATH. */
+export function findTool(name: string): string | undefined {
+  return SEARCH_PATH.split(":").map((dir) => `${dir}/${name}`).find(isFile);
+}
+
+/** Directories that are named in full, with those of the administrator, which the PATH of users seldom has. */
+function searchPath(path: string | undefined): string {
+  const given = (path ?? "").split(":").filter((dir) => dir.startsWith("/"));
+  return [
+    ...new Set([...given, ...[
+      "/usr/local/sbin",
+      "/usr/sbin",
+      "/sbin",
+      "/usr/local/bin",
+      "/usr/bin",
+      "/bin",
+    ]]),
+  ]
+    .map((dir) => dir.replace(/(?<=.)\/+$/, ""))
+    .join(":");
+}
+
+function isFile(path: string): boolean {
+  try {
+    return Deno.statSync(path).isFile;
+  } catch {
+    return false;
+  }
+}
+
+/** Where processes are, or a runtime's program, or the directory of its states that `--runtime` names. */
+export function locateTool(engine: string, address: string | undefined): Location {
+  if (engine === "pid") return { address: "/proc", source: DEFAULT_SOURCE };
+  if (address !== undefined) return { address, source: "--runtime" };
+  return { address: findTool(engine) ?? engine, source: DEFAULT_SOURCE };
+}
