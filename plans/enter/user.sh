@@ -66,13 +66,13 @@ find_file() {
   c_file=$c_base$1
   [ ! -h "$c_file" ] || case $(readlink "$c_file") in /*) c_file=$c_base$(readlink "$c_file") ;; esac
   # One that Podman has made may be closed to everybody in a user namespace.
-  [ -f "$c_file" ] && (: <"$c_file") 2>/dev/null
+  [ -f "$c_file" ] && (: <"$c_file") 2>&- # the target need not have a /dev/null
 }
 
 inside() {
   c_variables=$1 c_workdir=$2 c_uid=$3 c_base=''
   shift 3
-  CDPATH='' cd -- "$c_workdir" >/dev/null 2>&1 || fail "Cannot change to \"$c_workdir\": the target has no such directory; choose one with -w"
+  CDPATH='' cd -- "$c_workdir" >&- 2>&- || fail "Cannot change to \"$c_workdir\": the target has no such directory; choose one with -w"
   # What the toolkit's image says of HOME is seldom true here.
   case ${HOME:-/} in
     / | /root)
@@ -81,7 +81,8 @@ inside() {
       ;;
   esac
   [ -d "$HOME" ] || HOME=/
-  export HOME
+  HISTFILE=${HISTFILE-} # what was typed here is not for the target to keep
+  export HOME HISTFILE
   unset CDEBUG_SCRIPT
   check "$1"
   eval "$c_variables" # last of all: it may set any variable, those of this script too

@@ -129,9 +129,9 @@ export function mapInto(pid: number, map: "uid_map" | "gid_map", id: number): nu
   return undefined;
 }
 
-/** Whether the user namespace of a process has a user of that number. */
-export function hasUser(pid: number, id: number): boolean {
-  return readMap(pid, "uid_map").some(([inside, , length]) => id >= inside && id < inside + length);
+/** Who root of the user namespace of a process is in cdebug's own; undefined if it has none. */
+export function rootOf(pid: number): number | undefined {
+  return readMap(pid, "uid_map").find(([inside]) => inside === 0)?.[1];
 }
 
 /** Whether who enters the user namespace of a process may change its groups. */

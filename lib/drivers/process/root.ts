@@ -23,8 +23,8 @@ export interface Layout {
 
 /** The namespaces that decide what may be mounted. */
 export interface Surroundings {
-  /** The sidecar is in a user namespace other than cdebug's. */
-  readonly ownUser: boolean;
+  /** Whom the kernel takes its root for, where the sidecar is in a user namespace other than cdebug's. */
+  readonly root?: number | undefined;
   /** Its processes are in a PID namespace other than cdebug's. */
   readonly ownPid: boolean;
 }
@@ -62,13 +62,15 @@ export function layOut({ image, mounts = [], tmpfs = [] }: Sidecar, around: Surr
   const files = DEVICES.filter((device) => kindOf(device) === "other");
   const links: string[] = [];
   // A user namespace of its own takes mounts only as whole trees, whose files are not its root's to change.
-  const bindings = around.ownUser ? () => "rbind" : (readOnly: boolean) => readOnly ? "bind,ro" : "bind";
+  const isolated = around.root !== undefined;
+  const bindings = isolated ? () => "rbind" : (readOnly: boolean) => readOnly ? "bind,ro" : "bind";
 
   if (dir === undefined) {
     const elsewhere = SEARCH_PATH.split(":").filter((entry) =>
-      !PROGRAMS.some((above) => `${entry}/`.startsWith(`${above}/`))
+      !PROGRAMS.some((above) => `${entry}/`.startsWith(`${above}/`)) &&
+      (around.root === undefined || isOpenTo(around.root, entry))
     );
-    const inside = around.ownUser ? [] : readMounts("self").filter(({ type }) => type !== "autofs");
+    const inside = isolated ? [] : readMounts("self").filter(({ type }) => type !== "autofs");
     for (const entry of [...PROGRAMS, ...SETTINGS, ...muslSettings(), ...new Set(elsewhere)]) {
       switch (kindOf(entry)) {
         case "link":
@@ -97,14 +99,14 @@ export function layOut({ image, mounts = [], tmpfs = [] }: Sidecar, around: Surr
     lines.push(
       `${escape(dir)} /sys/lower none ${bindings(false)} 0 0`,
       `overlay /sys/root overlay lowerdir=/sys/lower,upperdir=/sys/upper,workdir=/sys/work${
-        around.ownUser ? ",userxattr" : ""
+        isolated ? ",userxattr" : ""
       } 0 0`,
     );
   }
   for (const device of DEVICES) {
-    if (files.includes(device)) mount(device, device, "none", around.ownUser ? "rbind" : "bind");
+    if (files.includes(device)) mount(device, device, "none", isolated ? "rbind" : "bind");
   }
-  if (around.ownUser && !around.ownPid) mount("/proc", "/proc", "none", "rbind,x-mount.mkdir");
+  if (isolated && !around.ownPid) mount("/proc", "/proc", "none", "rbind,x-mount.mkdir");
   else mount("proc", "/proc", "proc", "x-mount.mkdir");
   for (const at of tmpfs) mount("cdebug", at, "tmpfs", "mode=755,x-mount.mkdir");
   for (const { source, destination, readOnly } of mounts) {
@@ -181,6 +183,19 @@ function kindOf(path: string): "directory" | "file" | "link" | "other" | undefin
 function isDirectory(path: string): boolean {
   try {
     return Deno.statSync(path).isDirectory;
+  } catch {
+    return false;
+  }
+}
+
+/** Whether a user who is in none of the groups may reach a directory. */
+function isOpenTo(user: number, path: string): boolean {
+  const above = path.split("/").map((_, depth, names) => names.slice(0, depth + 1).join("/") || "/");
+  try {
+    return above.every((dir) => {
+      const { mode, uid } = Deno.statSync(dir);
+      return (mode! & (uid === user ? 0o100 : 0o001)) !== 0;
+    });
   } catch {
     return false;
   }

@@ -32,7 +32,7 @@ start() {
   make_root
   cd "$c_root"
   # Over the machine's root rather than beside it, so that no `..` leads there.
-  mount --move "$c_root" /
+  mount --no-mtab --move "$c_root" /
   trap : INT QUIT TERM
   printf '\0' >&2
 
@@ -69,7 +69,7 @@ start() {
 # /sys, because every machine has it: a tmpfs over it, in this mount namespace only.
 make_root() {
   c_base=/sys
-  mount -t tmpfs -o mode=755 cdebug "$c_base"
+  mount --no-mtab -t tmpfs -o mode=755 cdebug "$c_base"
   if [ "$c_root" != "$c_base" ]; then # an overlay, whose upper directory is in memory
     mkdir "$c_base/lower" "$c_base/upper" "$c_base/work" "$c_root"
     c_base=$c_base/upper
@@ -81,7 +81,7 @@ make_root() {
   done
   printf '%s' "$CDEBUG_LINKS" | while read -r c_link c_to; do ln -s "$c_to" "$c_base$c_link"; done
   printf '%s' "$CDEBUG_FSTAB" >/sys/fstab
-  mount -a -T /sys/fstab
+  mount --no-mtab -a -T /sys/fstab # nor a word in /run/mount, which is the machine's
   rm /sys/fstab
 }
 

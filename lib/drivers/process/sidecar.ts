@@ -6,7 +6,15 @@ import { identityOf } from "../../owner.ts";
 import type { Sidecar } from "../../plan.ts";
 import type { Engine } from "../../target.ts";
 import { join, kill, NotReady, readiness, spawn } from "./child.ts";
-import { isForeign, type Kind, KINDS, LINUX_CAPABILITIES, maySetGroups, readProcess } from "./proc.ts";
+import {
+  isForeign,
+  type Kind,
+  KINDS,
+  LINUX_CAPABILITIES,
+  maySetGroups,
+  readProcess,
+  rootOf,
+} from "./proc.ts";
 import { hasProgram, layOut } from "./root.ts";
 import script from "./sidecar.sh" with { type: "text" };
 import { tool } from "./tools.ts";
@@ -46,7 +54,10 @@ export async function run(
   }
   const { joined, fresh } = namespacesOf(spec, pid);
   const entered = new Set([...joined, ...fresh]);
-  const layout = layOut(sidecar, { ownUser: entered.has("user"), ownPid: entered.has("pid") });
+  const layout = layOut(sidecar, {
+    ownPid: entered.has("pid"),
+    ...joined.has("user") && { root: rootOf(pid) },
+  });
   const [program] = scriptCommand(sidecar, sidecar.args);
   if (!hasProgram(layout, program!)) {
     throw new CdebugError(`Cannot start the toolkit "${sidecar.image}": it has no shell, "${program}"`, {

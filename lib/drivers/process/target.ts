@@ -8,7 +8,6 @@ import {
   capabilityNames,
   containerOf,
   hasReadOnlyRoot,
-  hasUser,
   isForeign,
   type Kind,
   mapInto,
@@ -17,6 +16,7 @@ import {
   readEnviron,
   readLink,
   readProcess,
+  rootOf,
   TICKS_PER_SECOND,
 } from "./proc.ts";
 
@@ -38,7 +38,10 @@ export function targetOf(engine: Engine, pid: number, configured: Configured): T
   if (process === undefined || process.zombie || process.kernelThread) throw noTarget(name, process);
   const again = `sudo cdebug exec ${engine}://${name} …`;
   if (namespaceOf(pid, "mnt") === undefined || readLink(`/proc/${pid}/root`) === undefined) {
-    throw cannotDebug(name, `it is user ${process.uid}'s, and you are user ${Deno.uid()}`, again);
+    if (process.uid !== Deno.uid()) {
+      throw cannotDebug(name, `it is user ${process.uid}'s, and you are user ${Deno.uid()}`, again);
+    }
+    throw cannotDebug(name, "the kernel lets nobody look into it who may do less than it may");
   }
   if (Deno.uid() !== 0 && !isForeign(pid, "user")) {
     throw cannotDebug(
@@ -47,7 +50,7 @@ export function targetOf(engine: Engine, pid: number, configured: Configured): T
       again,
     );
   }
-  if (!hasUser(pid, 0)) throw cannotDebug(name, "there is no root in its user namespace", again);
+  if (rootOf(pid) === undefined) throw cannotDebug(name, "there is no root in its user namespace", again);
   const own = (kind: Kind) => isForeign(pid, kind) ? "own" : "host";
   const rights = capabilityNames(
     process.uid === 0 || insideUser(process) === "" ? process.permitted : process.bounding,
