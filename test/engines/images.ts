@@ -2,46 +2,7 @@
 
 import { install, run } from "./debian.ts";
 import type { Client } from "./engine.ts";
-
-/**
- * A static program of 150 bytes that does nothing until it is killed: the smallest target there can be.
- * Source of the layout: elf(5); of the calls: pause(2) on x86_64, ppoll(2) on arm64, which has no pause.
- */
-export function pauseProgram(arch: typeof Deno.build.arch): Uint8Array<ArrayBuffer> {
-  // deno-fmt-ignore
-  const [machine, code] = arch === "x86_64"
-    ? [62, [0xb8, 34, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7]] // mov eax, 34; syscall; jmp back
-    : [183, [
-      0x28, 0x09, 0x80, 0xd2, // mov x8, 73
-      0x00, 0x00, 0x80, 0xd2, 0x01, 0x00, 0x80, 0xd2, // mov x0, 0; mov x1, 0
-      0x02, 0x00, 0x80, 0xd2, 0x03, 0x00, 0x80, 0xd2, // mov x2, 0; mov x3, 0
-      0x01, 0x00, 0x00, 0xd4, // svc 0
-      0xfa, 0xff, 0xff, 0x17, // b back
-    ]];
-  const base = 0x400000n;
-  const head = 64 + 56;
-  const bytes = new Uint8Array(head + code.length);
-  const view = new DataView(bytes.buffer);
-  const size = BigInt(bytes.length);
-  bytes.set([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1]);
-  view.setUint16(16, 2, true); // executable
-  view.setUint16(18, machine, true);
-  view.setUint32(20, 1, true);
-  view.setBigUint64(24, base + BigInt(head), true); // entry
-  view.setBigUint64(32, 64n, true); // program headers
-  view.setUint16(52, 64, true);
-  view.setUint16(54, 56, true);
-  view.setUint16(56, 1, true);
-  view.setUint32(64, 1, true); // load
-  view.setUint32(68, 5, true); // readable, executable
-  view.setBigUint64(80, base, true);
-  view.setBigUint64(88, base, true);
-  view.setBigUint64(96, size, true);
-  view.setBigUint64(104, size, true);
-  view.setBigUint64(112, 0x1000n, true);
-  bytes.set(code, head);
-  return bytes;
-}
+import { pauseProgram } from "./programs.ts";
 
 /** An image whose only file is a program. */
 export async function importBare(client: Client, image: string): Promise<void> {

@@ -6,7 +6,7 @@
 
 import { assertEquals, assertIncludes } from "../assert.ts";
 import { hasProgram, install, obstacle } from "../engines/debian.ts";
-import { pauseProgram } from "../engines/images.ts";
+import { pauseProgram } from "../engines/programs.ts";
 import launch from "../../plans/enter/launch.json" with { type: "json" };
 import { temporaryDirectory } from "../temporary.ts";
 
