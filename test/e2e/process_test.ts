@@ -1,52 +1,19 @@
 /** The targets of test/engines/process.ts: that they are what they say, and leave nothing. */
 
-import { assert, assertEquals, assertIncludes, assertRejects } from "../assert.ts";
+import { assert, assertEquals, assertRejects } from "../assert.ts";
 import { exists, poll, run } from "../engines/debian.ts";
-import { type ProcessTarget, startTarget, type TargetOptions } from "../engines/process.ts";
+import { type ProcessOptions, startTarget } from "../engines/process.ts";
 import { ANSWER } from "../engines/programs.ts";
-import { localTest } from "./local.ts";
+import type { LocalTarget } from "../engines/target.ts";
+import { answer, files, localTest, mounts, shared, status } from "./local.ts";
 import { temporaryDirectory } from "../temporary.ts";
 
 /** An ordinary user, whether there is such a name or not. */
 const ORDINARY_USER = "1234:1235";
 
-/** A field of /proc/PID/status. */
-async function status(pid: number, field: string): Promise<string> {
-  const text = await Deno.readTextFile(`/proc/${pid}/status`);
-  return new RegExp(`^${field}:\\s*(.*)$`, "m").exec(text)![1]!.replaceAll("\t", " ");
-}
-
-/** Where something is mounted in its mount namespace, and with which options. */
-async function mounts(pid: number): Promise<Record<string, string>> {
-  const lines = (await Deno.readTextFile(`/proc/${pid}/mountinfo`)).trim().split("\n");
-  return Object.fromEntries(lines.map((line) => [line.split(" ")[4]!, line.split(" ")[5]!]));
-}
-
-/** The namespaces that a process has in common with this one. */
-async function shared(pid: number): Promise<string[]> {
-  const names = ["ipc", "mnt", "net", "pid", "user", "uts"];
-  const same = await Promise.all(
-    names.map(async (name) =>
-      await Deno.readLink(`/proc/${pid}/ns/${name}`) === await Deno.readLink(`/proc/self/ns/${name}`)
-    ),
-  );
-  return names.filter((_, index) => same[index]);
-}
-
-async function files(pid: number, path: string): Promise<string[]> {
-  return (await Array.fromAsync(Deno.readDir(`/proc/${pid}/root${path}`), ({ name }) => name)).sort();
-}
-
-/** What the server answers to a client in its network namespace. */
-async function answer({ pid }: ProcessTarget): Promise<string> {
-  const namespaces = Deno.uid() === 0 ? ["--net"] : ["--net", "--user", "--preserve-credentials"];
-  const script = 'console.log(await (await fetch("http://127.0.0.1:8080")).text())';
-  return await run("nsenter", ["--target", `${pid}`, ...namespaces, Deno.execPath(), "eval", script]);
-}
-
 /** Starts a target, hands it over, and asserts that it leaves nothing. */
-async function withTarget(options: TargetOptions, look: (target: ProcessTarget) => Promise<void>) {
-  let gone: ProcessTarget | undefined;
+async function withTarget(options: ProcessOptions, look: (target: LocalTarget) => Promise<void>) {
+  let gone: LocalTarget | undefined;
   {
     await using target = await startTarget(options);
     gone = target;
@@ -142,17 +109,17 @@ localTest("process target: orphans leave no zombies", () =>
   }), "root");
 
 localTest("process target: one that cannot be made says why, and leaves nothing", async () => {
-  const left = async () =>
-    (await Array.fromAsync(Deno.readDir("/tmp"), ({ name }) => name)).filter((name) =>
-      name.startsWith("cdebug-target-")
-    ).sort();
-  const before = await left();
-  // Only the owner of a PID namespace may mount its /proc.
-  const error = await assertRejects(() => startTarget({ userNamespace: true, share: ["pid"] }));
-  assertIncludes(error.message, "mount: ");
-  const noProgram = { program: new TextEncoder().encode("neither ELF nor a script") };
-  await assertRejects(() => startTarget(noProgram), Error, "the daemon has ended");
-  assertEquals(await left(), before);
+  const cases: [ProcessOptions, string][] = [
+    // Only the owner of a PID namespace may mount its /proc.
+    [{ userNamespace: true, share: ["pid"] }, "mount: "],
+    [{ program: new TextEncoder().encode("neither ELF nor a script") }, "the daemon has ended"],
+  ];
+  for (const [options, why] of cases) {
+    let root = "";
+    const fill = (path: string) => Promise.resolve(void (root = path));
+    await assertRejects(() => startTarget({ ...options, fill }), Error, why);
+    assert(root !== "" && !await exists(root.replace(/\/root$/, "")), "the directory is left");
+  }
 });
 
 for (const owner of Deno.uid() === 0 ? [undefined, ORDINARY_USER] : [undefined]) {
@@ -166,7 +133,7 @@ for (const owner of Deno.uid() === 0 ? [undefined, ORDINARY_USER] : [undefined])
 async function diesWithStarter(owner: string | undefined): Promise<void> {
   await using directory = await temporaryDirectory();
   const { path } = directory;
-  const modules = ["debian", "elf", "process", "programs"];
+  const modules = ["debian", "elf", "process", "programs", "target"];
   await Deno.chmod(path, 0o755);
   for (const name of modules) {
     await Deno.copyFile(new URL(`../engines/${name}.ts`, import.meta.url), `${path}/${name}.ts`);

@@ -1,43 +1,16 @@
 /** Targets without a container engine: a program in namespaces of its own, made with util-linux alone. */
 
 import { Daemon, hasProgram, run } from "./debian.ts";
-import { enterProgram, serverProgram } from "./programs.ts";
+import { enterProgram } from "./programs.ts";
+import { type LocalTarget, makeRoot, NAMESPACES, type TargetOptions } from "./target.ts";
 
-export type Namespace = "net" | "pid" | "ipc" | "uts";
-
-export interface TargetOptions {
-  /** What runs, as `/server`; by default, a server that answers `hello` at port 8080 of all addresses. */
-  program?: Uint8Array<ArrayBuffer>;
-  env?: Readonly<Record<string, string>>;
-  /** Text files of the root: path → text. */
-  files?: Readonly<Record<string, string>>;
-  /** Puts more into the root. */
-  fill?: (root: string) => Promise<void>;
-  readOnlyRoot?: boolean;
-  /** Directories in memory. */
-  tmpfs?: readonly string[];
-  /** Whether /proc is mounted; it is by default. */
-  proc?: boolean;
+export interface ProcessOptions extends TargetOptions {
   /** What of the host's /dev is there; `null` by default. */
-  devices?: readonly string[];
-  /** `uid:gid`, as numbers of the target's own user namespace if it has one; root by default. */
-  user?: string;
-  /** Without `CAP_`, or `ALL`. */
-  dropLinuxCapabilities?: readonly string[];
-  noNewPrivileges?: boolean;
-  /** The namespaces that are the host's; by default, none of these is. */
-  share?: readonly Namespace[];
+  readonly devices?: readonly string[];
   /** Whether it has a user namespace of its own, with `user` alone in it; by default, where we are not root. */
-  userNamespace?: boolean;
+  readonly userNamespace?: boolean;
   /** Root only: whom it belongs to, as `uid:gid`; an ordinary user has no other way than a user namespace. */
-  owner?: string;
-}
-
-export interface ProcessTarget extends AsyncDisposable {
-  /** Its number in our own PID namespace. */
-  readonly pid: number;
-  /** Its root directory, as we see it. */
-  readonly root: string;
+  readonly owner?: string;
 }
 
 /**
@@ -78,7 +51,7 @@ export async function targetObstacle(): Promise<string | undefined> {
  * Starts a program as PID 1 in namespaces of its own, with a root directory that holds `/server` and what is asked
  * for. It dies with this process. Throws with the words of the tool that fails.
  */
-export async function startTarget(options: TargetOptions = {}): Promise<ProcessTarget> {
+export async function startTarget(options: ProcessOptions = {}): Promise<LocalTarget> {
   const dir = await Deno.makeTempDir({ prefix: "cdebug-target-" });
   const root = `${dir}/root`;
   let daemon: Daemon | undefined;
@@ -89,7 +62,11 @@ export async function startTarget(options: TargetOptions = {}): Promise<ProcessT
     await Deno.remove(dir, { recursive: true });
   };
   try {
-    await makeFiles(dir, root, options);
+    await Deno.chmod(dir, 0o755); // for the target's user
+    await makeRoot(root, options);
+    const loopback = !options.share?.includes("net");
+    const enter = enterProgram(Deno.build.arch, ["/server"], { env: options.env ?? {}, loopback });
+    await Deno.writeFile(`${dir}/enter`, enter, { mode: 0o755 });
     if (options.owner) await run("chown", ["-R", options.owner, dir]);
     const [program, ...args] = command(dir, root, options);
     daemon = Daemon.start(program!, args, `${dir}/log`);
@@ -114,27 +91,12 @@ async function end(pid: number): Promise<void> {
   if (await runs(pid)) Deno.kill(pid, "SIGKILL");
 }
 
-/** What the target consists of, and what starts it. */
-async function makeFiles(dir: string, root: string, options: TargetOptions): Promise<void> {
-  const { tmpfs = [], files = {}, env = {}, share = [], program = serverProgram(Deno.build.arch) } = options;
-  await Deno.chmod(dir, 0o755); // for the target's user
-  for (const path of ["/dev", "/proc", ...tmpfs]) await Deno.mkdir(`${root}${path}`, { recursive: true });
-  for (const [path, text] of Object.entries(files)) {
-    await Deno.mkdir(`${root}${path.replace(/[^/]*$/, "")}`, { recursive: true });
-    await Deno.writeTextFile(`${root}${path}`, text);
-  }
-  await options.fill?.(root);
-  await Deno.writeFile(`${root}/server`, program, { mode: 0o755 });
-  const enter = enterProgram(Deno.build.arch, ["/server"], { env, loopback: !share.includes("net") });
-  await Deno.writeFile(`${dir}/enter`, enter, { mode: 0o755 });
-}
-
 /** The command that starts the target. */
-function command(dir: string, root: string, options: TargetOptions): string[] {
+function command(dir: string, root: string, options: ProcessOptions): string[] {
   const { readOnlyRoot, tmpfs = [], proc = true, devices = ["null"], share = [], owner } = options;
   const { userNamespace = Deno.uid() !== 0 || owner !== undefined, dropLinuxCapabilities = [] } = options;
   const [uid, gid] = (options.user ?? "0:0").split(":");
-  const namespaces: Namespace[] = ["net", "pid", "ipc", "uts"];
+  const namespaces = NAMESPACES.filter((name) => !share.includes(name)).map((name) => `--${name}`);
   // What enter wants, and then gives up.
   const rights = "-all,+sys_admin,+net_admin";
   const dropped = dropLinuxCapabilities.map((name) => `-${name.toLowerCase()}`);
@@ -142,12 +104,7 @@ function command(dir: string, root: string, options: TargetOptions): string[] {
     ...["setpriv", "--pdeathsig", "KILL", ...owner ? asUser(owner) : []],
     // Who drops all can still pass on what it was given before.
     ...userNamespace ? [] : ["--inh-caps", rights],
-    ...[
-      "unshare",
-      "--mount",
-      ...namespaces.filter((name) => !share.includes(name)).map((name) => `--${name}`),
-    ],
-    ...["--fork", "--kill-child"],
+    ...["unshare", "--mount", ...namespaces, "--fork", "--kill-child"],
     ...userNamespace ? [`--map-user=${uid}`, `--map-group=${gid}`, "--keep-caps"] : [],
     ...["sh", "-c", SETUP, "sh", `${dir}/pid`, root, readOnlyRoot ? "ro" : "rw", proc ? "proc" : ""],
     ...[devices.join(" "), tmpfs.join(" ")],
