@@ -2,8 +2,8 @@
 
 import { assertEquals, assertIncludes } from "../assert.ts";
 import { importOrdinary } from "../engines/images.ts";
-import { importToolkits, TOOLKIT_KINDS, toolkitImage, type ToolkitKind } from "../engines/toolkits.ts";
-import { assertReadme } from "../golden.ts";
+import { helloOf, importToolkits, TOOLKIT_KINDS, toolkitImage } from "../engines/toolkits.ts";
+import { newTable, type Right, RIGHTS, RIGHTS_COLUMN, rightsIn } from "./table.ts";
 import {
   BARE,
   cdebug,
@@ -18,8 +18,6 @@ import {
   target,
 } from "./engine.ts";
 import { poll } from "../engines/debian.ts";
-
-type Right = keyof typeof RIGHTS;
 
 interface Row {
   readonly image?: string;
@@ -38,9 +36,6 @@ interface Row {
 
 const OWN_NIX = "cdebug-test/own-nix";
 const OTHER = "OTHER"; // stands for another container
-
-/** The bits of CapEff in proc(5), by capabilities(7). */
-const RIGHTS = { SYS_CHROOT: 18n, SYS_PTRACE: 19n } as const;
 
 const TARGETS: Readonly<Record<string, Row>> = {
   "ordinary": {},
@@ -76,17 +71,7 @@ const TARGETS: Readonly<Record<string, Row>> = {
   "image, `image://`": { state: "image" },
 };
 
-/** A program that only the toolkit has, as typed. */
-const PROGRAMS: Readonly<Record<ToolkitKind, string>> = {
-  "static, relative links": "busybox-toolkit echo hello",
-  "static, absolute links": "busybox-toolkit echo hello",
-  "dynamic, glibc": 'test "$(count)" = 10 && linked true && greet you',
-  "dynamic, musl": "greet you",
-  "nix": "greet you",
-};
-
-/** What each cell was found to be, and on which engines. */
-const found = new Map<string, Map<string, ImageEngine[]>>();
+const table = newTable("table", Object.keys(TARGETS), [...TOOLKIT_KINDS, RIGHTS_COLUMN], IMAGE_ENGINES);
 
 let imported: Promise<void> | undefined;
 
@@ -166,7 +151,7 @@ async function checkRow(
       "id -u",
       read,
       "ps -e 2>/dev/null || ps",
-      PROGRAMS[kind],
+      helloOf(kind),
       ...row.programs === false ? [] : ["/bin/busybox echo own program"],
       "cat /proc/self/status",
       'echo "rootfs $CDEBUG_ROOTFS"',
@@ -185,41 +170,14 @@ async function checkRow(
     if (!("link" in row) || row.link !== undefined) assertEquals(linked, row.link ?? true, kind);
     assertEquals(rightsIn(stdout) & ~allowed, 0n, `${kind}: rights beyond the ladder's`);
     assertEquals(await state(), before, kind);
-    note(engine, name, kind, linked ? "yes" : "yes, nothing written");
+    table.note(engine, name, kind, linked ? "yes" : "yes, nothing written");
   }
-  note(engine, name, "rights", [...rights.ordinary ? ["ordinary"] : [], ...rights.added].join(" + "));
-}
-
-/** The effective Linux capabilities in the text of /proc/PID/status. */
-function rightsIn(text: string): bigint {
-  return BigInt(`0x${/^CapEff:\s*([0-9a-f]+)$/m.exec(text)?.[1] ?? "ffffffffffffffff"}`);
-}
-
-function note(engine: ImageEngine, row: string, column: string, text: string): void {
-  const key = `${row}\n${column}`;
-  const cell = found.get(key) ?? new Map<string, ImageEngine[]>();
-  found.set(key, cell.set(text, [...cell.get(text) ?? [], engine]));
-}
-
-/** A cell's text; with the engines' names, where they differ or one has not come so far. */
-function cellOf(row: string, column: string): string {
-  const cell = [...found.get(`${row}\n${column}`) ?? []];
-  return cell.map(([text, engines]) => engines.length === IMAGE_ENGINES.length ? text : `${engines}: ${text}`)
-    .join(
-      "; ",
-    );
-}
-
-liveTest("table: README.md shows it as it was found", async () => {
-  const columns = [...TOOLKIT_KINDS, "rights"];
-  await assertReadme(
-    "table",
-    [
-      `| target | ${TOOLKIT_KINDS.join(" | ")} | Linux capabilities |`,
-      `| --- |${" --- |".repeat(columns.length)}`,
-      ...Object.keys(TARGETS).map((row) =>
-        `| ${row} | ${columns.map((column) => cellOf(row, column)).join(" | ")} |`
-      ),
-    ].join("\n"),
+  table.note(
+    engine,
+    name,
+    RIGHTS_COLUMN,
+    [...rights.ordinary ? ["ordinary"] : [], ...rights.added].join(" + "),
   );
-});
+}
+
+liveTest("table: README.md shows it as it was found", () => table.assertReadme());

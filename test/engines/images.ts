@@ -16,29 +16,35 @@ export async function importToolkit(client: Client, image: string): Promise<void
   await importRoot(client, image, ["ENV PATH=/bin:/sbin", "CMD sh"], (root) => fillWithBusybox(root));
 }
 
-/** A target with a root filesystem of its own, told apart from the toolkit's by /etc/os-release, and these files. */
+/** A target with a root filesystem of its own, and these files. */
 export async function importOrdinary(
   client: Client,
   image: string,
   files: Readonly<Record<string, string>> = {},
 ): Promise<void> {
-  await importRoot(client, image, ["CMD sleep 1000000"], async (root) => {
-    await fillWithBusybox(root);
-    for (const dir of ["etc", "tmp", "root", "srv", "home/web"]) {
-      await Deno.mkdir(`${root}/${dir}`, { recursive: true });
-    }
-    await Deno.writeTextFile(`${root}/etc/os-release`, "ID=debian\nNAME=ordinary\n");
-    await Deno.writeTextFile(
-      `${root}/etc/passwd`,
-      "root:x:0:0:root:/root:/bin/sh\nweb:x:101:102:web:/home/web:/bin/sh\n",
-    );
-    await Deno.writeTextFile(`${root}/etc/group`, "root:x:0:\nweb:x:102:\nstaff:x:50:web\n");
-    await Deno.writeTextFile(`${root}/srv/not-executable`, "");
-    for (const [path, text] of Object.entries(files)) {
-      await Deno.mkdir(`${root}${path.replace(/[^/]*$/, "")}`, { recursive: true });
-      await Deno.writeTextFile(`${root}${path}`, text);
-    }
-  });
+  await importRoot(client, image, ["CMD sleep 1000000"], (root) => fillOrdinary(root, files));
+}
+
+/** Puts into a root what most targets have, told apart from the toolkit's by /etc/os-release, and these files. */
+export async function fillOrdinary(
+  root: string,
+  files: Readonly<Record<string, string>> = {},
+): Promise<void> {
+  await fillWithBusybox(root);
+  for (const dir of ["etc", "tmp", "root", "srv", "home/web"]) {
+    await Deno.mkdir(`${root}/${dir}`, { recursive: true });
+  }
+  await Deno.writeTextFile(`${root}/etc/os-release`, "ID=debian\nNAME=ordinary\n");
+  await Deno.writeTextFile(
+    `${root}/etc/passwd`,
+    "root:x:0:0:root:/root:/bin/sh\nweb:x:101:102:web:/home/web:/bin/sh\n",
+  );
+  await Deno.writeTextFile(`${root}/etc/group`, "root:x:0:\nweb:x:102:\nstaff:x:50:web\n");
+  await Deno.writeTextFile(`${root}/srv/not-executable`, "");
+  for (const [path, text] of Object.entries(files)) {
+    await Deno.mkdir(`${root}${path.replace(/[^/]*$/, "")}`, { recursive: true });
+    await Deno.writeTextFile(`${root}${path}`, text);
+  }
 }
 
 /** Puts a busybox into a root, this machine's if no other is named, and for each of its programs a link with this text. */

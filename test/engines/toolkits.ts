@@ -10,25 +10,47 @@ const LIBRARIES = `usr/lib/${ARCH}-linux-gnu`;
 const LOADER = ARCH === "x86_64" ? "ld-linux-x86-64.so.2" : "ld-linux-aarch64.so.1";
 const STANDARD_PATH = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/** Each kind of toolkit: its image, and what puts one into a root. */
+/** Each kind of toolkit: its PATH, what puts one into a root, and a command that only it has, which says hello. */
 const TOOLKITS = {
   "static, relative links": {
     path: "ENV PATH=/bin",
     fill: (root: string) => fillWithStatic(root, "busybox"),
+    hello: "busybox-toolkit echo hello",
   },
   "static, absolute links": {
     path: "ENV PATH=/bin",
     fill: (root: string) => fillWithStatic(root, "/bin/busybox"),
+    hello: "busybox-toolkit echo hello",
   },
-  "dynamic, glibc": { path: STANDARD_PATH, fill: fillWithDebian },
-  "dynamic, musl": { path: STANDARD_PATH, fill: fillWithMusl },
-  "nix": { path: "ENV PATH=/bin", fill: fillWithNix },
+  "dynamic, glibc": {
+    path: STANDARD_PATH,
+    fill: fillWithDebian,
+    hello: 'test "$(count)" = 10 && linked true && greet you',
+  },
+  "dynamic, musl": { path: STANDARD_PATH, fill: fillWithMusl, hello: "greet you" },
+  "nix": { path: "ENV PATH=/bin", fill: fillWithNix, hello: "greet you" },
 } as const;
 export type ToolkitKind = keyof typeof TOOLKITS;
 export const TOOLKIT_KINDS = Object.keys(TOOLKITS) as ToolkitKind[];
 
 export function toolkitImage(kind: ToolkitKind): string {
   return `cdebug-test/toolkit-${kind.replace(/\W+/g, "-")}`;
+}
+
+/** A command that runs programs which only this toolkit has, and says hello. */
+export function helloOf(kind: ToolkitKind): string {
+  return TOOLKITS[kind].hello;
+}
+
+/** Makes all of them, each in a directory of its own below this one. */
+export async function makeToolkits(dir: string): Promise<Readonly<Record<ToolkitKind, string>>> {
+  const made: Partial<Record<ToolkitKind, string>> = {};
+  for (const kind of TOOLKIT_KINDS) {
+    const root = made[kind] = `${dir}/${kind.replace(/\W+/g, "-")}`;
+    await Deno.mkdir(root);
+    await TOOLKITS[kind].fill(root);
+  }
+  return made as Record<ToolkitKind, string>;
 }
 
 /** Makes all of them once, and imports them into each engine. */

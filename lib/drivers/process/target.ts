@@ -50,7 +50,9 @@ export function targetOf(engine: Engine, pid: number, configured: Configured): T
       again,
     );
   }
-  if (rootOf(pid) === undefined) throw cannotDebug(name, "there is no root in its user namespace", again);
+  if (rootOf(pid) === undefined) {
+    throw cannotDebug(name, "there is no root in its user namespace, and a session begins as root");
+  }
   const own = (kind: Kind) => isForeign(pid, kind) ? "own" : "host";
   const rights = capabilityNames(
     process.uid === 0 || insideUser(process) === "" ? process.permitted : process.bounding,
