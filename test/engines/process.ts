@@ -43,8 +43,9 @@ export async function targetObstacle(): Promise<string | undefined> {
   for (const program of ["unshare", "setpriv", "mount"]) {
     if (!await hasProgram(program)) return `${program} of util-linux is not installed`;
   }
-  // Some machines let nobody but root have one.
-  return await run("unshare", ["--user", "true"]).then(() => undefined, (error: Error) => error.message);
+  // Some machines let nobody but root have a user namespace; root in a container may have none at all.
+  const namespace = Deno.uid() === 0 ? "--mount" : "--user";
+  return await run("unshare", [namespace, "true"]).then(() => undefined, (error: Error) => error.message);
 }
 
 /**
