@@ -1,98 +1,159 @@
 /**
- * `deno task demo`: debugs a container that holds one static program and nothing else. It uses the Docker daemon
- * that the docker client finds; where there is none, it says what it installs and starts, and does.
+ * `deno task demo`: debugs a process that sees one static program and nothing else. It takes Linux, no rights and no
+ * container engine, and installs nothing. `deno task demo docker` does the same with a container: on the Docker
+ * daemon that the docker client finds; where there is none, it says what it installs and starts, and does.
  */
 
+import { CdebugError, reason } from "../lib/errors.ts";
 import { MAIN, TOOLKIT } from "./e2e/engine.ts";
 import { hasProgram, obstacle, run, say } from "./engines/debian.ts";
 import { startDocker } from "./engines/docker.ts";
 import type { Client } from "./engines/engine.ts";
 import { importBare, importToolkit } from "./engines/images.ts";
+import { startTarget, targetObstacle } from "./engines/process.ts";
 
-const TARGET = `cdebug-demo-${crypto.randomUUID().slice(0, 8)}`;
+/** A target, and what is different from target to target. */
+interface Stage {
+  /** As a user names it. */
+  readonly ref: string;
+  /** The command that would run `ls` in the target, if it had one; `run` throws with what it says instead. */
+  readonly lacking: { readonly line: string; run(): Promise<string> };
+  /** Lists the target's processes with the toolkit. */
+  readonly ps: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  /** Says what there is on the target now, and whether that is what was there before. */
+  nothingLeft(): Promise<boolean>;
+}
 
-Deno.exit(await demo());
+const STAGES = { process: processStage, docker: dockerStage };
 
-async function demo(): Promise<number> {
+Deno.exit(await demo(Deno.args[0] ?? "process"));
+
+async function demo(name: string): Promise<number> {
+  if (!Object.hasOwn(STAGES, name)) {
+    say(`cdebug: Cannot show ${JSON.stringify(name)}: there is no such demo`);
+    say("Hint: deno task demo, or deno task demo docker");
+    return 1;
+  }
+  const interrupt = new AbortController();
+  Deno.addSignalListener("SIGINT", () => interrupt.abort());
+  try {
+    await show(STAGES[name as keyof typeof STAGES], interrupt.signal);
+    return 0;
+  } catch (error) {
+    if (interrupt.signal.aborted) return 130;
+    say(`cdebug: Cannot go on with the demo: ${reason(error)}`);
+    if (error instanceof CdebugError && error.hint) say(`Hint: ${error.hint}`);
+    return 1;
+  }
+}
+
+/** Makes a target and plays all scenes on it. Throws if one of them is not as it should be, or when interrupted. */
+async function show(stageOf: typeof STAGES[keyof typeof STAGES], interrupt: AbortSignal): Promise<void> {
   await using owned = new AsyncDisposableStack();
-  const found = await findDocker();
-  let docker: Client;
+  const stage = await stageOf(owned);
+  const { ref, env } = stage;
+  const expect = (condition: boolean, text: string) => {
+    interrupt.throwIfAborted();
+    if (!condition) throw new Error(`it expected ${text}`);
+  };
+
+  say(`$ ${stage.lacking.line}`);
+  const refused = await stage.lacking.run().then(() => undefined, (error) => String(error));
+  expect(/ls.*(No such file|not found)/.test(refused ?? ""), "a target without ls");
+  say(refused!.replace(/^[^]*?failed with exit code \d+: /, "").trim());
+
+  say("\nIts files, seen with the toolkit's ls:");
+  const files = await cdebug(["exec", ref, "ls", "-l", "/server"], env);
+  expect(files.text.includes("/server"), "the target's files");
+  say("\nIts processes:");
+  expect((await cdebug(["exec", ref, ...stage.ps], env)).text.includes("server"), "its processes");
+  say("\nA shell with the toolkit's programs, and an exit code:");
+  const script = 'echo "$((6 * 7)) from the shell, $(ls /server) from ls"; exit 3';
+  const shell = await cdebug(["exec", ref, "sh", "-c", script], env);
+  say(`exit code ${shell.code}`);
+  expect(shell.code === 3 && shell.text === "42 from the shell, /server from ls\n", "42 and exit code 3");
+  say("\nWhat was done, and why, as a plan to review, keep and apply (its script left out here):");
+  say(await planWithoutScript(["exec", "--dry-run", ref, ...stage.ps], env));
+
+  say("\nNothing is left:");
+  expect(await stage.nothingLeft(), "nothing left");
+}
+
+/** A process in namespaces of its own, and the programs of this machine as its toolkit. */
+async function processStage(owned: AsyncDisposableStack): Promise<Stage> {
+  const why = await targetObstacle();
+  if (why) throw new CdebugError(why, { hint: "deno task demo docker, where Docker runs" });
+  say(
+    `The target: one static program, in namespaces of its own, with a root directory that holds nothing else.
+It is made by util-linux, ${Deno.uid() === 0 ? "as root" : "without root, in a user namespace"}; \
+nothing is installed, and all of it is gone at the end.`,
+  );
+  const { pid } = owned.use(await startTarget());
+  const contents = async (path: string) =>
+    (await Array.fromAsync(Deno.readDir(`/proc/${pid}/root${path}`), ({ name }) => name)).sort();
+  const user = Deno.uid() === 0 ? [] : ["--user", "--preserve-credentials"];
+  const nsenter = ["--target", String(pid), ...user, "--mount", "ls", "/"];
+  const list = 'for dir in /proc/[0-9]*; do read -r name <"$dir/comm"; echo "${dir#/proc/} $name"; done';
+  const before = await contents("/");
+  return {
+    ref: `pid://${pid}`,
+    lacking: { line: `nsenter ${nsenter.join(" ")}`, run: () => run("nsenter", nsenter) },
+    ps: await hasProgram("ps") ? ["ps", "-o", "pid,comm", "-A"] : ["sh", "-c", list],
+    env: {},
+    async nothingLeft() {
+      const [files, processes] = [await contents("/"), await contents("/proc")];
+      const pids = processes.filter((name) => /^\d+$/.test(name));
+      say(`files: ${files.join(" ")}\nprocesses: ${pids.join(" ")}`);
+      return files.join() === before.join() && pids.join() === "1";
+    },
+  };
+}
+
+/** A container of an image that holds one program, and busybox as its toolkit. */
+async function dockerStage(owned: AsyncDisposableStack): Promise<Stage> {
+  const name = `cdebug-demo-${crypto.randomUUID().slice(0, 8)}`;
   const env: Record<string, string> = {};
-  if (found) docker = found;
-  else {
+  let docker = await findDocker();
+  if (!docker) {
     const why = await obstacle();
     if (why) {
-      say(`cdebug: Cannot run the demo: no Docker daemon answers here, and none can be started: ${why}
-Hint: start Docker, or name its daemon with DOCKER_HOST, and try again`);
-      return 1;
+      throw new CdebugError(`no Docker daemon answers here, and none can be started: ${why}`, {
+        hint:
+          "start Docker, or name its daemon with DOCKER_HOST, and try again; or deno task demo, without Docker",
+      });
     }
     say(
-      "No Docker daemon answers here. This installs Debian's docker.io where it is missing, and starts a daemon",
+      `No Docker daemon answers here. This installs Debian's docker.io where it is missing, and starts a daemon
+with a socket, data and a bridge of its own, which are removed at the end.`,
     );
-    say("with a socket, data and a bridge of its own, which are removed at the end.");
     const engine = owned.use(await startDocker());
     docker = engine.client;
     env["DOCKER_HOST"] = engine.host;
   }
+  const client = docker;
 
   say("\nThe target: an image that holds one static program, no shell, no tools.");
-  await importBare(docker, TARGET);
-  owned.defer(async () => void await docker(["rmi", "-f", TARGET]));
-  await docker(["run", "-d", "--name", TARGET, TARGET, "/server"]);
-  owned.defer(async () => void await docker(["rm", "-f", TARGET]));
-  say(`$ docker exec ${TARGET} ls /`);
-  say(
-    await docker(["exec", TARGET, "ls", "/"]).catch((error) => String(error).split("\n")[0]!.slice(0, 200)),
-  );
-
-  const image = await toolkit(docker, owned);
-  env["CDEBUG_IMAGE"] = image;
-  say(`\nThe toolkit: ${image}.`);
-
-  const cdebug = async (args: readonly string[]) => {
-    say(`\n$ cdebug ${args.map((arg) => /^[\w/.,:=-]+$/.test(arg) ? arg : `'${arg}'`).join(" ")}`);
-    const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-      args: ["run", "-A", MAIN, ...args],
-      env,
-      stdin: "null",
-    }).output();
-    const text = new TextDecoder().decode(stdout);
-    say((text + new TextDecoder().decode(stderr)).trimEnd());
-    return { code, text };
+  await importBare(client, name);
+  owned.defer(async () => void await client(["rmi", "-f", name]));
+  await client(["run", "-d", "--name", name, name, "/server"]);
+  owned.defer(async () => void await client(["rm", "-f", name]));
+  env["CDEBUG_IMAGE"] = await toolkit(client, `${name}-toolkit`, owned);
+  say(`The toolkit: ${env["CDEBUG_IMAGE"]}.`);
+  const id = (await client(["inspect", "--format", "{{.Id}}", name])).trim();
+  return {
+    ref: name,
+    lacking: { line: `docker exec ${name} ls /`, run: () => client(["exec", name, "ls", "/"]) },
+    ps: ["ps", "-o", "pid,comm"],
+    env,
+    async nothingLeft() {
+      const filter = `label=cdebug.target=${id}`;
+      const left = await client(["ps", "-a", "--filter", filter, "--format", "{{.Names}}"]);
+      const changed = await client(["diff", name]);
+      say(`$ docker ps -a --filter ${filter}\n${left}$ docker diff ${name}\n${changed}`);
+      return left === "" && !changed.includes("cdebug-");
+    },
   };
-  const expect = (condition: boolean, text: string) => {
-    if (!condition) throw new Error(`the demo expected ${text}`);
-  };
-
-  say("\nIts files, seen with the toolkit's ls:");
-  expect(
-    (await cdebug(["exec", TARGET, "ls", "-l", "/server"])).text.includes("/server"),
-    "the target's files",
-  );
-  say("\nIts processes:");
-  expect((await cdebug(["exec", TARGET, "ps", "-o", "pid,comm"])).text.includes("server"), "its processes");
-  say("\nA shell with the toolkit's programs, and an exit code:");
-  const shell = await cdebug([
-    "exec",
-    TARGET,
-    "sh",
-    "-c",
-    'echo "$((6 * 7)) from $(busybox | head -n 1)"; exit 3',
-  ]);
-  say(`exit code ${shell.code}`);
-  expect(shell.code === 3 && shell.text.startsWith("42 from BusyBox"), "42 and exit code 3");
-  say("\nWhat was done, and why, as a plan to review, keep and apply (its script left out here):");
-  const plan = await planWithoutScript(["exec", "--dry-run", TARGET, "ps"], env);
-  say(plan);
-
-  say("\nNothing is left, neither containers nor files:");
-  const id = (await docker(["inspect", "--format", "{{.Id}}", TARGET])).trim();
-  const filter = `label=cdebug.target=${id}`;
-  const left = await docker(["ps", "-a", "--filter", filter, "--format", "{{.Names}}"]);
-  const changed = await docker(["diff", TARGET]);
-  say(`$ docker ps -a --filter ${filter}\n${left}$ docker diff ${TARGET}\n${changed}`);
-  expect(left === "" && !changed.includes("cdebug-"), "nothing left");
-  return 0;
 }
 
 /** The docker client, if it is there and finds a daemon. */
@@ -102,18 +163,30 @@ async function findDocker(): Promise<Client | undefined> {
   return await docker(["info"]).then(() => docker, () => undefined);
 }
 
-/** busybox:musl if it is there or can be pulled; else one made of Debian's busybox-static. */
-async function toolkit(docker: Client, owned: AsyncDisposableStack): Promise<string> {
+/** busybox:musl if it is there or can be pulled; else one of this name, made of Debian's busybox-static. */
+async function toolkit(docker: Client, name: string, owned: AsyncDisposableStack): Promise<string> {
   if (await docker(["image", "inspect", TOOLKIT]).then(() => true, () => false)) return TOOLKIT;
   if (await docker(["pull", "-q", TOOLKIT]).then(() => true, () => false)) {
     owned.defer(async () => void await docker(["rmi", TOOLKIT]).catch(() => {}));
     return TOOLKIT;
   }
-  const image = `${TARGET}-toolkit`;
   say(`${TOOLKIT} cannot be pulled: importing one made of Debian's busybox-static.`);
-  await importToolkit(docker, image);
-  owned.defer(async () => void await docker(["rmi", "-f", image]));
-  return image;
+  await importToolkit(docker, name);
+  owned.defer(async () => void await docker(["rmi", "-f", name]));
+  return name;
+}
+
+/** Runs cdebug, and says the command line and what comes of it. */
+async function cdebug(args: readonly string[], env: Readonly<Record<string, string>>) {
+  say(`\n$ cdebug ${args.map((arg) => /^[\w/.,:=-]+$/.test(arg) ? arg : `'${arg}'`).join(" ")}`);
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", MAIN, ...args],
+    env,
+    stdin: "null",
+  }).output();
+  const text = new TextDecoder().decode(stdout);
+  say((text + new TextDecoder().decode(stderr)).trimEnd());
+  return { code, text };
 }
 
 async function planWithoutScript(args: readonly string[], env: Record<string, string>): Promise<string> {
