@@ -95,7 +95,10 @@ export interface EngineDescription {
 export interface Driver extends AsyncDisposable {
   readonly engine: Engine;
   readonly capabilities: Capabilities;
-  /** The target as it is now. Throws CdebugError if it is unknown, ambiguous, or neither running nor stopped. */
+  /**
+   * The target as it is now. Throws NotFound if it is unknown, CdebugError if it is ambiguous, or neither running nor
+   * stopped.
+   */
   inspect(name: string, kind?: Kind): Promise<Target>;
   /** Whether a target, by ID, runs; `gone` if there is no such container any more. */
   state(id: string): Promise<"running" | "stopped" | "gone">;

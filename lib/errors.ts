@@ -22,8 +22,16 @@ export class CdebugError extends Error {
   }
 }
 
-/** What was asked for is not there: another engine may have it. */
-export class NotFound extends CdebugError {}
+/** An engine has answered, and has nothing of the name that was given. */
+export class NotFound extends CdebugError {
+  /** What it has of names like that one. */
+  readonly near: readonly string[];
+
+  constructor(message: string, options: { hint: string; near?: readonly string[]; cause?: unknown }) {
+    super(message, options);
+    this.near = options.near ?? [];
+  }
+}
 
 /** The text of anything thrown, on one line and without a stack trace. */
 export function reason(thrown: unknown): string {

@@ -37,9 +37,10 @@ export interface Candidate {
   readonly labels: Readonly<Record<string, string>>;
 }
 
-/** A target as named by the user: `docker://web` → engine `docker`, name `web`. */
+/** A target as named by the user: `podman://web` → the engine `podman`, the name `web`. */
 export interface Ref {
-  readonly engine: Engine;
+  /** Where it may be, the first one first; all engines where the user names none. */
+  readonly engines: readonly Engine[];
   readonly kind: Kind;
   readonly name: string;
 }
@@ -51,15 +52,24 @@ export type Kind = "container" | "image";
 export const ENGINES = ["docker", "podman", "runc", "crun", "pid"] as const;
 export type Engine = typeof ENGINES[number];
 
+/** The engine whose containers need no scheme. */
+export const DEFAULT_ENGINE: Engine = ENGINES[0];
+
 /** Those whose targets can be images. */
 const IMAGE_ENGINES: readonly Engine[] = ["docker", "podman"];
 
-/** The schemes of refs: each engine's for its containers, and for its images; `image://` is the default engine's. */
-const SCHEMES: Readonly<Record<string, Pick<Ref, "engine" | "kind">>> = {
-  ...Object.fromEntries(ENGINES.map((engine) => [engine, { engine, kind: "container" }])),
-  ...Object.fromEntries(IMAGE_ENGINES.map((engine) => [`${engine}-image`, { engine, kind: "image" }])),
-  image: { engine: ENGINES[0], kind: "image" },
+/** The schemes of refs: each engine's for its containers, and for its images; `image://` and `oci://` are any of theirs. */
+const SCHEMES: Readonly<Record<string, Pick<Ref, "engines" | "kind">>> = {
+  ...Object.fromEntries(ENGINES.map((engine) => [engine, { engines: [engine], kind: "container" }])),
+  ...Object.fromEntries(
+    IMAGE_ENGINES.map((engine) => [`${engine}-image`, { engines: [engine], kind: "image" }]),
+  ),
+  image: { engines: IMAGE_ENGINES, kind: "image" },
+  oci: { engines: ["runc", "crun"], kind: "container" },
 };
+
+/** What a ref without a scheme means. */
+const BARE: Pick<Ref, "engines" | "kind"> = { engines: ENGINES, kind: "container" };
 
 /** What the engines take for a name; anything else could reach another address of their API. */
 const NAMES: Readonly<Record<Kind, RegExp>> = {
@@ -69,8 +79,8 @@ const NAMES: Readonly<Record<Kind, RegExp>> = {
 
 /** Reads `[SCHEME://]NAME`. Throws CdebugError for a scheme without a driver, or a name that cannot be one. */
 export function parseRef(text: string): Ref {
-  const [, scheme, name] = /^([a-zA-Z0-9+.-]+):\/\/(.*)$/s.exec(text) ?? [text, ENGINES[0], text];
-  const known = Object.hasOwn(SCHEMES, scheme!) ? SCHEMES[scheme!]! : undefined;
+  const [, scheme, name = text] = /^([a-zA-Z0-9+.-]+):\/\/(.*)$/s.exec(text) ?? [];
+  const known = scheme === undefined ? BARE : Object.hasOwn(SCHEMES, scheme) ? SCHEMES[scheme] : undefined;
   if (known === undefined) {
     const schemes = Object.keys(SCHEMES);
     const near = nearest(scheme!, schemes);
@@ -79,8 +89,8 @@ export function parseRef(text: string): Ref {
       { hint: `cdebug knows ${(near.length > 0 ? near : schemes).map((found) => `${found}://`).join(", ")}` },
     );
   }
-  const { engine, kind } = known;
-  if (!NAMES[kind].test(name!)) {
+  const { engines: [engine], kind } = known;
+  if (!NAMES[kind].test(name)) {
     throw new CdebugError(
       `Cannot find target "${text}": "${name}" is not ${
         kind === "image" ? "an image's name" : "a container's name or ID"
@@ -88,7 +98,7 @@ export function parseRef(text: string): Ref {
       { hint: kind === "image" ? `${engine} images  lists them` : `${engine} ps  lists the containers` },
     );
   }
-  return { ...known, name: name! };
+  return { ...known, name };
 }
 
 /** The target of a plan, by a ref that is sure to mean the same. */
@@ -97,8 +107,8 @@ export function refOf({ engine, state, name }: Target): string {
 }
 
 /** The shortest text that `parseRef` reads as this container. */
-export function formatRef({ engine, name }: Pick<Ref, "engine" | "name">): string {
-  return engine === "docker" ? name : `${engine}://${name}`;
+export function formatRef({ engine, name }: { readonly engine: Engine; readonly name: string }): string {
+  return engine === DEFAULT_ENGINE ? name : `${engine}://${name}`;
 }
 
 /** What has changed between the target of a plan and the target of now, or nothing. */

@@ -3,7 +3,7 @@
 import { assert, assertEquals, assertRejects } from "./assert.ts";
 import { fakeSidecar } from "./fake_driver.ts";
 import type { Driver, Progress, Realised } from "../lib/driver.ts";
-import { CdebugError } from "../lib/errors.ts";
+import { CdebugError, NotFound } from "../lib/errors.ts";
 import type { Sidecar } from "../lib/plan.ts";
 
 export interface Subject extends AsyncDisposable {
@@ -38,7 +38,7 @@ export function conformance(engine: string, open: (() => Promise<Subject>) | und
     });
 
   test("inspect() refuses an unknown target and names what is near", async ({ driver, target }) => {
-    const error = await assertRejects(() => driver.inspect(`${target}x`), CdebugError);
+    const error = await assertRejects(() => driver.inspect(`${target}x`), NotFound);
     assert(error.hint?.includes(target), `hint ${error.hint}`);
   });
 
@@ -55,7 +55,7 @@ export function conformance(engine: string, open: (() => Promise<Subject>) | und
     const { state, id, platform } = await driver.inspect(image, "image");
     assertEquals([state, platform?.split("/")[0]], ["image", "linux"]);
     assertEquals((await driver.inspect(image, "image")).id, id);
-    await assertRejects(() => driver.inspect("cdebug-test/missing", "image"), CdebugError, "no such image");
+    await assertRejects(() => driver.inspect("cdebug-test/missing", "image"), NotFound, "no such image");
   });
 
   test("list() names the target", async ({ driver, target }) => {

@@ -6,7 +6,7 @@
 
 import type { Driver, ImageFound, Progress, Realised, Running, Streams } from "../lib/driver.ts";
 import { scriptCommand } from "../lib/driver.ts";
-import { CdebugError, nearest } from "../lib/errors.ts";
+import { CdebugError, nearest, NotFound } from "../lib/errors.ts";
 import type { Sidecar } from "../lib/plan.ts";
 import type { Candidate, Target } from "../lib/target.ts";
 
@@ -108,13 +108,16 @@ export function openFake(): FakeEngine {
           ? Promise.resolve(
             fakeTarget({ state: "image", name, image: name, id: name, platform: "linux/amd64" }),
           )
-          : Promise.reject(new CdebugError(`Cannot find image "${name}": there is no such image`));
+          : Promise.reject(
+            new NotFound(`Cannot find image "${name}": there is no such image`, { hint: "docker images" }),
+          );
       }
       const target = targets.get(name) ?? [...targets.values()].find(({ id }) => id.startsWith(name));
       if (target) return Promise.resolve(target);
       const near = nearest(name, targets.keys());
       return Promise.reject(
-        new CdebugError(`Cannot find target "${name}": there is no such container`, {
+        new NotFound(`Cannot find target "${name}": there is no such container`, {
+          near,
           hint: `Did you mean ${near.join(" or ")}?`,
         }),
       );

@@ -1,12 +1,12 @@
 /** `cdebug apply`: runs a saved plan, if its target is still the one that it was made for. */
 
-import { openDriver } from "../driver.ts";
-import { CdebugError, printable, reason } from "../errors.ts";
+import { CdebugError, reason } from "../errors.ts";
 import { COMMON_FLAGS, type Flags, formatFlags, parseFlags } from "../flags.ts";
 import type { Plan, Planner, Sidecar } from "../plan.ts";
-import { differences, parseRef, refOf, type Target } from "../target.ts";
+import { differences, refOf, type Target } from "../target.ts";
 import { confirm } from "../terminal.ts";
-import { print, runPlan } from "./session.ts";
+import { openTarget } from "./find.ts";
+import { note, print, runPlan } from "./session.ts";
 
 export const summary = "Run a saved plan";
 
@@ -61,18 +61,22 @@ export async function apply(
 
   let plan = saved;
   const again = values.retarget !== undefined;
-  const request = values.retarget ? { ...saved.request, target: values.retarget } : saved.request;
-  const ref = parseRef(again ? request.target : refOf(saved.target));
-  await using driver = await openDriver(ref.engine, request.runtime);
-  const target = await driver.inspect(ref.name, ref.kind);
+  const quiet = values.quiet ?? false;
+  await using found = await openTarget(
+    !again ? refOf(saved.target) : values.retarget || saved.request.target,
+    saved.request.runtime,
+    { quiet },
+  );
+  const { driver, target } = found;
   if (again) {
+    const request = { ...saved.request, target: found.ref };
     const planner = await planners(saved.request.command);
     plan = planner.compile(request, target, driver.capabilities);
-    if (!values.quiet) { for (const line of changes(saved, plan)) note(line); }
+    if (!quiet) { for (const line of changes(saved, plan)) note(line); }
   } else refuseStale(saved, target, file);
 
   await confirmRights(extraRights(plan, target), values.yes ?? false);
-  return await runPlan(plan, driver, { quiet: values.quiet ?? false });
+  return await runPlan(plan, driver, { quiet });
 }
 
 /** `--retarget REF FILE` → `--retarget=REF FILE`; with a single word, that is the file. */
@@ -185,8 +189,4 @@ function flatten(value: unknown, path = ""): Map<string, string> {
       [key, inner],
     ) => [...flatten(inner, path === "" ? key : `${path}.${key}`)]),
   );
-}
-
-function note(text: string): void {
-  Deno.stderr.writeSync(new TextEncoder().encode(`cdebug: ${printable(text)}\n`));
 }

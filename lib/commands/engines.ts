@@ -3,7 +3,7 @@
 import { DEFAULT_SOURCE, type Driver, locate, type Location, openDriver } from "../driver.ts";
 import { CdebugError, EXIT, nearest, reason } from "../errors.ts";
 import type { Flags } from "../flags.ts";
-import { type Engine, ENGINES } from "../target.ts";
+import { DEFAULT_ENGINE, type Engine, ENGINES } from "../target.ts";
 import { tellFailure } from "./session.ts";
 
 export const ENGINE_FLAGS = {
@@ -50,7 +50,7 @@ export async function askEngines<T>(
   ask: (driver: Driver) => Promise<T>,
   patience?: number,
 ): Promise<Engines<T>> {
-  const named = parseEngine(command, words) ?? (runtime === undefined ? undefined : "docker");
+  const named = parseEngine(command, words) ?? (runtime === undefined ? undefined : DEFAULT_ENGINE);
   const all = await Promise.all(
     (named ? [named] : ENGINES).map((engine) =>
       askEngine(engine, runtime, named !== undefined, ask, patience)
@@ -79,12 +79,13 @@ export async function askEngines<T>(
   };
 }
 
-async function askEngine<T>(
+/** Opens an engine, which the user has `named` or not, and asks it. Whatever is wrong with it is the result. */
+export async function askEngine<T>(
   engine: Engine,
   runtime: string | undefined,
   named: boolean,
   ask: (driver: Driver) => Promise<T>,
-  patience: number | undefined,
+  patience?: number,
 ): Promise<Asked<T>> {
   let location: Location | undefined;
   let driver: Driver | undefined;
@@ -108,7 +109,7 @@ async function askEngine<T>(
     const error = thrown instanceof CdebugError
       ? thrown
       : new CdebugError(`Cannot ask ${engine}: ${reason(thrown)}`, { cause: thrown });
-    const absent = !named && location?.source === DEFAULT_SOURCE && !await socketExists(location);
+    const absent = !named && await isAbsentAt(location);
     return { engine, location, result: { kind: absent ? "absent" : "failed", error } };
   }
 }
@@ -148,9 +149,15 @@ async function within<T>(
   }
 }
 
-async function socketExists({ address }: Location): Promise<boolean> {
-  return await Deno.lstat(address.replace(/^unix:\/\//, "")).then(
-    () => true,
-    (error) => !(error instanceof Deno.errors.NotFound),
+/** Whether an engine is one that nobody has named, and whose default socket does not exist. */
+export async function isAbsent(engine: Engine): Promise<boolean> {
+  return await isAbsentAt(await locate(engine, undefined).catch(() => undefined));
+}
+
+async function isAbsentAt(location: Location | undefined): Promise<boolean> {
+  if (location?.source !== DEFAULT_SOURCE) return false;
+  return await Deno.lstat(location.address.replace(/^unix:\/\//, "")).then(
+    () => false,
+    (error) => error instanceof Deno.errors.NotFound,
   );
 }

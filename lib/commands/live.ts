@@ -1,11 +1,11 @@
 /** A command that makes plans, run live; or printed, with `--dry-run` and by `cdebug plan`. */
 
-import { type Driver, openDriver } from "../driver.ts";
+import type { Driver } from "../driver.ts";
 import { CdebugError, reason } from "../errors.ts";
 import { COMMON_FLAGS, type Flags, formatFlags, parseFlags, type Values } from "../flags.ts";
 import type { Plan, Planner, RequestSurroundings } from "../plan.ts";
-import { parseRef } from "../target.ts";
 import { confirm } from "../terminal.ts";
+import { openTarget } from "./find.ts";
 import { print, runPlan } from "./session.ts";
 
 /** What every command that makes plans takes besides its own flags. */
@@ -35,11 +35,12 @@ export async function live<F extends Flags>(
     return 0;
   }
   let request = planner.request(own, rest, aroundRequest());
-  const ref = parseRef(request.target);
-  await using driver: Driver = await openDriver(ref.engine, request.runtime);
   const printing = options.print || common["dry-run"];
-  const remark = printing || common.quiet ? undefined : orphanRemark(driver, request.runtime);
-  const target = await driver.inspect(ref.name, ref.kind);
+  const quiet = common.quiet ?? false;
+  await using found = await openTarget(request.target, request.runtime, { quiet });
+  const { driver, target } = found;
+  request = { ...request, target: found.ref };
+  const remark = printing || quiet ? undefined : orphanRemark(driver, request.runtime);
   if (target.state === "stopped" && !request.stopped && !printing && Deno.stdin.isTerminal()) {
     const stopped = await confirm(
       `"${target.name}" is not running (exit code ${target.exitCode}). Take a throw-away copy of its filesystem?`,
@@ -52,7 +53,7 @@ export async function live<F extends Flags>(
     await print(formatPlan(plan, { showValues: common["show-values"] ?? false }));
     return 0;
   }
-  return await runPlan(plan, driver, { quiet: common.quiet ?? false, ...remark && { remark } });
+  return await runPlan(plan, driver, { quiet, ...remark && { remark } });
 }
 
 /**

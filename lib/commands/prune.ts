@@ -12,7 +12,7 @@ import { confirm } from "../terminal.ts";
 import { askEngines, ENGINE_FLAGS } from "./engines.ts";
 import { aroundRequest } from "./live.ts";
 import { count } from "./output.ts";
-import { print, tellFailure } from "./session.ts";
+import { note, print, tellFailure } from "./session.ts";
 
 export const flags = {
   yes: { type: "boolean", short: "y", help: "Do not ask" },
@@ -233,8 +233,4 @@ async function agree(lines: readonly string[], leftovers: readonly Leftover[]): 
   if (!await confirm(`Remove ${what}?`)) {
     throw new CdebugError("Cannot prune: the removal was refused", { exitCode: EXIT.failure });
   }
-}
-
-function note(text: string): void {
-  Deno.stderr.writeSync(new TextEncoder().encode(`cdebug: ${printable(text)}\n`));
 }

@@ -210,6 +210,11 @@ function newPrinter(quiet: boolean) {
   };
 }
 
+/** Tells people something on stderr. */
+export function note(text: string): void {
+  Deno.stderr.writeSync(new TextEncoder().encode(`cdebug: ${printable(text)}\n`));
+}
+
 /** Tells of a failure on stderr, and gives its exit code. The stack trace is shown with `debug` only. */
 export function tellFailure(error: unknown, debug: boolean): number {
   if (error instanceof Deno.errors.BrokenPipe && !debug) return 128 + 13; // nobody reads any more

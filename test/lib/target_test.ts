@@ -1,20 +1,21 @@
 import { assertEquals, assertThrows } from "../assert.ts";
 import { fakeTarget } from "../fake_driver.ts";
 import { CdebugError } from "../../lib/errors.ts";
-import { differences, parseRef } from "../../lib/target.ts";
+import { differences, ENGINES, parseRef } from "../../lib/target.ts";
 
 const pure = { permissions: "none" } as const;
 
 Deno.test("parseRef() reads names with and without a scheme", pure, () => {
-  assertEquals(parseRef("web"), { engine: "docker", kind: "container", name: "web" });
-  assertEquals(parseRef("docker://web_1.a-b"), { engine: "docker", kind: "container", name: "web_1.a-b" });
+  assertEquals(parseRef("web"), { engines: ENGINES, kind: "container", name: "web" });
+  assertEquals(parseRef("docker://web_1.a-b"), { engines: ["docker"], kind: "container", name: "web_1.a-b" });
   assertEquals(parseRef("image://repo.example:5000/a/b:1@sha256:0"), {
-    engine: "docker",
+    engines: ["docker", "podman"],
     kind: "image",
     name: "repo.example:5000/a/b:1@sha256:0",
   });
-  assertEquals(parseRef("podman-image://busybox"), { engine: "podman", kind: "image", name: "busybox" });
-  assertEquals(parseRef("4213d194"), { engine: "docker", kind: "container", name: "4213d194" });
+  assertEquals(parseRef("podman-image://busybox"), { engines: ["podman"], kind: "image", name: "busybox" });
+  assertEquals(parseRef("oci://web"), { engines: ["runc", "crun"], kind: "container", name: "web" });
+  assertEquals(parseRef("4213d194"), { engines: ENGINES, kind: "container", name: "4213d194" });
 });
 
 Deno.test("parseRef() refuses unknown schemes and names the known ones", pure, () => {

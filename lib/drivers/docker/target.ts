@@ -2,19 +2,19 @@
 
 // @ts-types="@types/dockerode"
 import type Dockerode from "dockerode";
-import { CdebugError, nearest, reason } from "../../errors.ts";
+import { CdebugError, nearest, NotFound, reason } from "../../errors.ts";
 import type { Candidate, Target } from "../../target.ts";
 import { type Api, ApiError } from "./api.ts";
 import type { DockerEngine } from "./endpoint.ts";
 
-/** What the engine tells of an image. Throws CdebugError if it has no such image. */
+/** What the engine tells of an image. Throws NotFound if it has no such image. */
 export async function inspectImage(api: Api, name: string): Promise<Dockerode.ImageInspectInfo> {
   try {
     return await (await api.request("GET", `/images/${name}/json`)).json();
   } catch (error) {
     if (!(error instanceof ApiError) || error.status !== 404) throw error;
     const { engine, address } = api.endpoint;
-    throw new CdebugError(`Cannot find image "${name}" on ${address}: there is no such image`, {
+    throw new NotFound(`Cannot find image "${name}" on ${address}: there is no such image`, {
       hint: `${engine} pull ${name}; ${engine} images  lists those that are there`,
       cause: error,
     });
@@ -127,7 +127,8 @@ export async function notFound(
     return new CdebugError(`Cannot inspect target "${name}" ${shared}: ${reason(error)}`, { cause: error });
   }
   const near = nearest(name, candidates.map((candidate) => candidate.name));
-  return new CdebugError(`Cannot find target "${name}" ${shared}: there is no such container`, {
+  return new NotFound(`Cannot find target "${name}" ${shared}: there is no such container`, {
+    near,
     hint: near.length > 0 ? `Did you mean ${near.join(" or ")}?` : `${engine} ps  lists the containers`,
   });
 }

@@ -1,0 +1,132 @@
+/** Finds the target that a ref names: in the first engine that it may mean, or in whichever else has it. */
+
+import { type Driver, openDriver } from "../driver.ts";
+import { CdebugError, NotFound } from "../errors.ts";
+import { type Engine, formatRef, parseRef, type Ref, refOf, type Target } from "../target.ts";
+import type { Asked } from "./engines.ts";
+import { note, tellFailure } from "./session.ts";
+
+/** As many suggestions as a person compares. */
+const MAX_NEAR = 3;
+
+export interface Found extends AsyncDisposable {
+  readonly driver: Driver;
+  readonly target: Target;
+  /** What names the target: the text that was given, or a ref with the engine that has turned out to be meant. */
+  readonly ref: string;
+}
+
+/**
+ * Opens the engine that has the target, and looks at it. A ref without a scheme means the default engine's target;
+ * where that engine does not know it, or is not there, all others are asked at once: one that has it is taken, and a
+ * line on stderr says so unless `quiet`. With `runtime`, the address of an engine, no other one is asked. Throws
+ * CdebugError if there is no such target, or several engines have one.
+ */
+export async function openTarget(
+  text: string,
+  runtime: string | undefined,
+  options: { readonly quiet: boolean },
+): Promise<Found> {
+  return await findTarget(parseRef(text), text, runtime, options);
+}
+
+/** As `openTarget`, for a ref that has been read from `text`. */
+export async function findTarget(
+  ref: Ref,
+  text: string,
+  runtime: string | undefined,
+  options: { readonly quiet: boolean },
+): Promise<Found> {
+  const [first, ...others] = ref.engines as readonly [Engine, ...Engine[]];
+  try {
+    return found(text, ...await inspect(first, runtime, ref));
+  } catch (error) {
+    if (!(error instanceof CdebugError) || others.length === 0 || runtime !== undefined) throw error;
+    return await findElsewhere(ref, first, others, error, options.quiet);
+  }
+}
+
+function found(ref: string, driver: Driver, target: Target): Found {
+  return { ref, driver, target, [Symbol.asyncDispose]: () => driver[Symbol.asyncDispose]() };
+}
+
+async function inspect(
+  engine: Engine,
+  runtime: string | undefined,
+  { name, kind }: Ref,
+): Promise<[Driver, Target]> {
+  const driver = await openDriver(engine, runtime);
+  try {
+    return [driver, await driver.inspect(name, kind)];
+  } catch (error) {
+    await driver[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** What the first engine could not give, from the only other one that can. */
+async function findElsewhere(
+  ref: Ref,
+  first: Engine,
+  others: readonly Engine[],
+  error: CdebugError,
+  quiet: boolean,
+): Promise<Found> {
+  const { askEngine, isAbsent } = await import("./engines.ts");
+  const [absent, ...asked] = await Promise.all([
+    isAbsent(first),
+    ...others.map((engine) =>
+      askEngine(engine, undefined, false, (driver) => driver.inspect(ref.name, ref.kind))
+    ),
+  ]);
+  await using hits = new AsyncDisposableStack();
+  const [hit, ...more] = asked.flatMap(({ result }) =>
+    result.kind === "answered" ? [hits.use(found(refOf(result.answer), result.driver, result.answer))] : []
+  );
+  const refs = [hit, ...more].map((each) => each?.ref).join(" or ");
+
+  if (!(error instanceof NotFound) && !absent) {
+    // It may have the target that is meant, so that no other engine's is taken for it.
+    if (hit === undefined) throw error;
+    throw new CdebugError(error.message, {
+      hint: [...error.hint ? [error.hint] : [], `or ${refs}, if that is meant`].join("; "),
+      cause: error,
+    });
+  }
+  if (hit === undefined) throw nowhere(first, error, asked);
+  if (more.length > 0) {
+    throw new CdebugError(`Cannot tell which "${ref.name}" is meant: several engines have one`, {
+      hint: `name it with its engine: ${refs}`,
+    });
+  }
+  if (!quiet) note(`"${ref.name}" is ${hit.ref}`);
+  hits.move();
+  return hit;
+}
+
+/**
+ * The failure to tell of when no engine has the target: that of the first engine, or of one that is there. Those that
+ * could not be asked are told of at once.
+ */
+function nowhere(first: Engine, error: CdebugError, asked: readonly Asked<Target>[]): CdebugError {
+  const failures = asked.flatMap(({ engine, result }) =>
+    result.kind === "failed" ? [{ engine, error: result.error }] : []
+  );
+  for (const { error } of failures) if (!(error instanceof NotFound)) tellFailure(error, false);
+  const [told, ...others] = [{ engine: first, error }, ...failures].flatMap(({ engine, error }) =>
+    error instanceof NotFound ? [{ engine, error }] : []
+  );
+  if (told === undefined) return error;
+  const near = [told, ...others].flatMap(({ engine, error }) =>
+    error.near.map((name) => formatRef({ engine, name }))
+  );
+  const hint = near.length > 0 ? `Did you mean ${near.slice(0, MAX_NEAR).join(" or ")}?` : told.error.hint;
+  return new CdebugError(
+    [
+      told.error.message,
+      ...others.length > 0 ? [`nor on ${others.map(({ engine }) => engine).join(", ")}`] : [],
+      ...told.engine === first ? [] : [`${first} is not there`],
+    ].join("; "),
+    { ...hint !== undefined && { hint }, cause: error },
+  );
+}
