@@ -33,6 +33,13 @@ export class NotFound extends CdebugError {
   }
 }
 
+/** The user has turned back, and needs not be told. */
+export class Cancelled extends CdebugError {
+  constructor(exitCode: number) {
+    super("Cancelled", { exitCode });
+  }
+}
+
 /** The text of anything thrown, on one line and without a stack trace. */
 export function reason(thrown: unknown): string {
   const text = thrown instanceof Error ? thrown.message : String(thrown);

@@ -239,6 +239,8 @@ export interface Planner<F extends Flags = Flags> {
   readonly usage: string;
   readonly examples: string;
   readonly flags: F;
+  /** The flags that go without saying where the user picks the target from a list, and types no command. */
+  implied?(values: Values<F>): readonly string[];
   /** Reads a command line, already split into flags and words. Throws CdebugError where they contradict. */
   request(values: Values<F>, words: readonly string[], around: RequestSurroundings): Request;
   /** The toolkit that a request means. Throws CdebugError where the engine can have no such toolkit. */

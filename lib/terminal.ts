@@ -17,6 +17,11 @@ export function terminalSize(): Size {
   return { rows: 24, columns: 80 };
 }
 
+/** Whether somebody is there who can be asked: stdin and stderr are a terminal, and one that knows more than lines. */
+export function isInteractive(): boolean {
+  return Deno.stdin.isTerminal() && Deno.stderr.isTerminal() && Deno.env.get("TERM") !== "dumb";
+}
+
 /** Passes every key on as it is typed, Ctrl-C too, until the returned function is called; it may be called again. */
 export function rawMode(): () => void {
   Deno.stdin.setRaw(true);

@@ -14,13 +14,16 @@ const DEFAULT_IMAGE = "docker.io/library/busybox:musl";
 
 export const summary = "Run a command, or a shell, with your own tools in a container";
 
-export const usage = `cdebug exec [FLAGS] [docker://|podman://]TARGET [COMMAND [ARG...]]
+export const usage = `cdebug exec [FLAGS] [[ENGINE://]TARGET [COMMAND [ARG...]]]
 
 The command sees the target's root filesystem as /, its network and its processes; the programs of the
 toolkit's image follow the target's own on PATH. With -i alone it is a shell. Its exit code is cdebug's;
-125 is cdebug's own failure. Flags go before the target: what follows it is the command's.`;
+125 is cdebug's own failure. Flags go before the target: what follows it is the command's.
+
+Without a target, on a terminal, it is picked from a list of the containers of all engines.`;
 
 export const examples = `  cdebug exec -it web                          a shell in container web
+  cdebug exec                                  a shell in a container picked from a list
   cdebug exec web ls -l /etc                   one command
   cdebug exec web ps                           the target's processes
   cdebug exec -i web sh < check.sh             a script from this machine
@@ -143,6 +146,13 @@ export const flags = {
     help: "The engine's socket or URL (default as its own client finds it)",
   },
 } as const;
+
+/** Whoever picks a target from a list wants a shell there. */
+export function implied({ interactive, tty, detach }: Values<typeof flags>): string[] {
+  if (detach) return [];
+  const letters = [...interactive === undefined ? ["i"] : [], ...tty === undefined ? ["t"] : []];
+  return letters.length > 0 ? [`-${letters.join("")}`] : [];
+}
 
 /** Reads the command line, already split into flags and words. Throws CdebugError where they contradict. */
 export function request(

@@ -44,6 +44,7 @@ Deno.test("deno task compile embeds every module and package", async () => {
       "plans/exec.ts",
       "lib/executor.ts",
       "lib/drivers/docker/pull.ts",
+      "lib/commands/picker.ts",
       "lib/commands/completion/cdebug.zsh",
     ]
   ) {

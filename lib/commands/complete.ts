@@ -218,7 +218,7 @@ async function findTargets(typed: string, runtime: string | undefined): Promise<
     scheme === undefined ? [] : [scheme],
     runtime,
     (driver) => driver.list(),
-    DEADLINE_MS - performance.now(),
+    { local: DEADLINE_MS - performance.now(), ssh: 0 },
   );
   return engines.answers.flatMap(({ driver: { engine }, answer }) =>
     answer

@@ -14,9 +14,14 @@ export const ENGINE_FLAGS = {
   },
 } as const satisfies Flags;
 
-/** How long an engine may take to answer, unless the command says; one behind ssh has to log in first. */
-const PATIENCE_MS = 2_000;
-const SSH_PATIENCE_MS = 10_000;
+/** How long an engine may take to answer, in ms. One behind ssh has to log in first; with 0, it is not asked. */
+export interface Patience {
+  readonly local: number;
+  readonly ssh: number;
+}
+
+/** Unless the command says otherwise. */
+const PATIENCE: Patience = { local: 2_000, ssh: 10_000 };
 
 /** An engine, and what it answered. */
 export interface Asked<T> {
@@ -40,15 +45,14 @@ export interface Engines<T> extends AsyncDisposable {
 
 /**
  * Opens the engine that `words` (`podman://`) or `runtime` name, else all that there are, and asks each, all at
- * once. Throws CdebugError where the words name no engine. With `patience`, in ms, an engine that takes longer has
- * failed, and so has one behind ssh, which is not asked.
+ * once. Throws CdebugError where the words name no engine. An engine that takes longer than `patience` has failed.
  */
 export async function askEngines<T>(
   command: string,
   words: readonly string[],
   runtime: string | undefined,
   ask: (driver: Driver) => Promise<T>,
-  patience?: number,
+  patience?: Patience,
 ): Promise<Engines<T>> {
   const named = parseEngine(command, words) ?? (runtime === undefined ? undefined : DEFAULT_ENGINE);
   const all = await Promise.all(
@@ -85,18 +89,19 @@ export async function askEngine<T>(
   runtime: string | undefined,
   named: boolean,
   ask: (driver: Driver) => Promise<T>,
-  patience?: number,
+  patience = PATIENCE,
 ): Promise<Asked<T>> {
   let location: Location | undefined;
+  let opening: Promise<Driver> | undefined;
   let driver: Driver | undefined;
   try {
     const found = location = await locate(engine, runtime);
     const ssh = found.address.startsWith("ssh://");
     // A login that nobody waits for would outlive this process.
-    if (ssh && patience !== undefined) throw new Error(`${found.address} has to log in first`);
-    const opening = openDriver(engine, runtime);
+    if (ssh && patience.ssh === 0) throw new Error(`${found.address} has to log in first`);
+    opening = openDriver(engine, runtime);
     const answer = await within(
-      patience ?? (ssh ? SSH_PATIENCE_MS : PATIENCE_MS),
+      ssh ? patience.ssh : patience.local,
       found,
       opening.then(async (opened) => {
         driver = opened;
@@ -106,6 +111,7 @@ export async function askEngine<T>(
     return { engine, location, result: { kind: "answered", driver: driver!, answer } };
   } catch (thrown) {
     await driver?.[Symbol.asyncDispose]();
+    if (driver === undefined) opening?.then((late) => late[Symbol.asyncDispose](), () => {});
     const error = thrown instanceof CdebugError
       ? thrown
       : new CdebugError(`Cannot ask ${engine}: ${reason(thrown)}`, { cause: thrown });

@@ -4,6 +4,7 @@ import { type Driver, openDriver } from "../driver.ts";
 import { CdebugError, NotFound } from "../errors.ts";
 import { type Engine, formatRef, parseRef, type Ref, refOf, type Target } from "../target.ts";
 import type { Asked } from "./engines.ts";
+import { isInteractive } from "../terminal.ts";
 import { note, tellFailure } from "./session.ts";
 
 /** As many suggestions as a person compares. */
@@ -19,8 +20,8 @@ export interface Found extends AsyncDisposable {
 /**
  * Opens the engine that has the target, and looks at it. A ref without a scheme means the default engine's target;
  * where that engine does not know it, or is not there, all others are asked at once: one that has it is taken, and a
- * line on stderr says so unless `quiet`. With `runtime`, the address of an engine, no other one is asked. Throws
- * CdebugError if there is no such target, or several engines have one.
+ * line on stderr says so unless `quiet`; of several, the user picks one. With `runtime`, the address of an engine, no
+ * other one is asked. Throws CdebugError if there is no such target, or several and nobody to pick.
  */
 export async function openTarget(
   text: string,
@@ -79,29 +80,35 @@ async function findElsewhere(
       askEngine(engine, undefined, false, (driver) => driver.inspect(ref.name, ref.kind))
     ),
   ]);
-  await using hits = new AsyncDisposableStack();
-  const [hit, ...more] = asked.flatMap(({ result }) =>
-    result.kind === "answered" ? [hits.use(found(refOf(result.answer), result.driver, result.answer))] : []
+  const hits = asked.flatMap(({ result }) =>
+    result.kind === "answered" ? [found(refOf(result.answer), result.driver, result.answer)] : []
   );
-  const refs = [hit, ...more].map((each) => each?.ref).join(" or ");
+  const unused = new Set(hits);
+  await using stack = new AsyncDisposableStack();
+  stack.defer(async () => {
+    for (const hit of unused) await hit[Symbol.asyncDispose]();
+  });
+  const refs = hits.map(({ ref }) => ref);
 
   if (!(error instanceof NotFound) && !absent) {
     // It may have the target that is meant, so that no other engine's is taken for it.
-    if (hit === undefined) throw error;
+    if (hits.length === 0) throw error;
     throw new CdebugError(error.message, {
-      hint: [...error.hint ? [error.hint] : [], `or ${refs}, if that is meant`].join("; "),
+      hint: [...error.hint ? [error.hint] : [], `or ${refs.join(" or ")}, if that is meant`].join("; "),
       cause: error,
     });
   }
-  if (hit === undefined) throw nowhere(first, error, asked);
-  if (more.length > 0) {
+  if (hits.length === 0) throw nowhere(first, error, asked);
+  if (hits.length > 1 && !isInteractive()) {
     throw new CdebugError(`Cannot tell which "${ref.name}" is meant: several engines have one`, {
-      hint: `name it with its engine: ${refs}`,
+      hint: `name it with its engine: ${refs.join(" or ")}`,
     });
   }
-  if (!quiet) note(`"${ref.name}" is ${hit.ref}`);
-  hits.move();
-  return hit;
+  const picked = hits.length === 1 ? refs[0] : await (await import("./picker.ts")).pickAmong(hits);
+  const taken = hits.find(({ ref }) => ref === picked)!;
+  unused.delete(taken);
+  if (!quiet) note(`"${ref.name}" is ${taken.ref}`);
+  return taken;
 }
 
 /**

@@ -4,9 +4,9 @@ import type { Driver } from "../driver.ts";
 import { CdebugError, reason } from "../errors.ts";
 import { COMMON_FLAGS, type Flags, formatFlags, parseFlags, type Values } from "../flags.ts";
 import type { Plan, Planner, RequestSurroundings } from "../plan.ts";
-import { confirm } from "../terminal.ts";
+import { confirm, isInteractive } from "../terminal.ts";
 import { openTarget } from "./find.ts";
-import { print, runPlan } from "./session.ts";
+import { print, runPlan, say } from "./session.ts";
 
 /** What every command that makes plans takes besides its own flags. */
 export const LIVE_FLAGS = {
@@ -26,13 +26,24 @@ export async function live<F extends Flags>(
   argv: readonly string[],
   options: { print: boolean },
 ): Promise<number> {
-  const { values, rest } = parseFlags(name, { ...planner.flags, ...LIVE_FLAGS }, argv);
+  const flags = { ...planner.flags, ...LIVE_FLAGS };
+  const { values, rest } = parseFlags(name, flags, argv);
   // The compiler does not see that the values of two tables are the values of each.
   const own = values as Values<F>;
   const common = values as Values<typeof LIVE_FLAGS>;
   if (common.help) {
     await print(formatHelp(planner));
     return 0;
+  }
+  if (rest.length === 0 && isInteractive()) {
+    const words = [...planner.implied?.(own) ?? [], ...argv];
+    // What is wrong with the flags is told before anybody picks a target for them.
+    const whole = parseFlags(name, flags, words).values as Values<F>;
+    const { runtime } = planner.request(whole, ["TARGET"], aroundRequest());
+    const { formatCommandLine, pickTarget } = await import("./picker.ts");
+    words.push(await pickTarget(name, runtime));
+    if (!common.quiet) say(formatCommandLine(["cdebug", ...name.split(" "), ...words]));
+    return await live(name, planner, words, options);
   }
   let request = planner.request(own, rest, aroundRequest());
   const printing = options.print || common["dry-run"];

@@ -1,7 +1,7 @@
 /** Runs a plan for a person: joins it to the streams, the terminal and the signals of this process. */
 
 import type { Driver, Streams } from "../driver.ts";
-import { CdebugError, EXIT, printable, reason } from "../errors.ts";
+import { Cancelled, CdebugError, EXIT, printable, reason } from "../errors.ts";
 import { type Control, type Event, execute, type SignalName, SIGNALS } from "../executor.ts";
 import { ownIdentity } from "../owner.ts";
 import type { Plan } from "../plan.ts";
@@ -212,11 +212,17 @@ function newPrinter(quiet: boolean) {
 
 /** Tells people something on stderr. */
 export function note(text: string): void {
-  Deno.stderr.writeSync(new TextEncoder().encode(`cdebug: ${printable(text)}\n`));
+  say(`cdebug: ${text}`);
+}
+
+/** Prints a line for people, on stderr. */
+export function say(line: string): void {
+  Deno.stderr.writeSync(new TextEncoder().encode(`${printable(line)}\n`));
 }
 
 /** Tells of a failure on stderr, and gives its exit code. The stack trace is shown with `debug` only. */
 export function tellFailure(error: unknown, debug: boolean): number {
+  if (error instanceof Cancelled) return error.exitCode;
   if (error instanceof Deno.errors.BrokenPipe && !debug) return 128 + 13; // nobody reads any more
   const known = error instanceof CdebugError;
   const lines = [`cdebug: ${known ? error.message : `Internal error: ${reason(error)}`}`];

@@ -128,6 +128,15 @@ Deno.test("exec: -e PATH is the command's, not the toolkit's", pure, () => {
   assert(sidecar!.args.includes("/opt/bin"));
 });
 
+Deno.test("exec: whoever picks a target from a list gets a shell, as far as the flags allow", pure, () => {
+  const implied = (...argv: string[]) => exec.implied(parseFlags("exec", exec.flags, argv).values);
+  assertEquals(implied(), ["-it"]);
+  assertEquals(implied("-it"), []);
+  assertEquals(implied("-i"), ["-t"]);
+  assertEquals(implied("--tty=false"), ["-i"]);
+  assertEquals(implied("-d"), []);
+});
+
 Deno.test("exec: contradictions and nonsense are refused, with what to type", pure, () => {
   const refusals: [string[], string][] = [
     [[], "no target is named"],
