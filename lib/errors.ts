@@ -27,7 +27,7 @@ export class NotFound extends CdebugError {
   /** What it has of names like that one. */
   readonly near: readonly string[];
 
-  constructor(message: string, options: { hint: string; near?: readonly string[]; cause?: unknown }) {
+  constructor(message: string, options: { hint?: string; near?: readonly string[]; cause?: unknown }) {
     super(message, options);
     this.near = options.near ?? [];
   }

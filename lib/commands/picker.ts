@@ -355,7 +355,14 @@ function formatRows(choices: readonly Choice[], width: number, now: Date): strin
     });
   const spare = () => width - columns.reduce((sum, { width }) => sum + width + GAP.length, -GAP.length);
   while (columns.length > 1 && spare() < 0) columns.pop();
-  for (const column of columns) column.width = Math.min(column.natural, column.width + spare());
+  // The narrowest is widened first: a single long name does not take all the room.
+  while (spare() > 0) {
+    const tight = columns.filter(({ width, natural }) => width < natural);
+    const [narrowest] = tight.sort((a, b) => a.width - b.width);
+    if (narrowest === undefined) break;
+    narrowest.width++;
+  }
+  if (spare() < 0) columns[0]!.width += spare();
   return ["", ...rows].map((_, at) =>
     columns.map(({ heading, cells, width }) =>
       // What tells images apart is mostly at their end.

@@ -148,6 +148,15 @@ Deno.test("formatPicture() fits every terminal, and shows what is active", pure,
   assertEquals(narrow.at(-1), "podman: …/path: permission denied\\x1b[2J");
 });
 
+Deno.test("formatPicture() does not give all room to one long name", pure, () => {
+  const long = choice("0123456789".repeat(6), { engine: "podman", image: "localhost/shop/web:7" });
+  assertEquals(seen([part(choice("web"), long)], { rows: 4, columns: 79 }).slice(1), [
+    "  NAME                     ENGINE  IMAGE                 STATE    AGE",
+    "> web                      docker  shop/web:7            running  5 minutes ago",
+    "  0123456789012345678901…  podman  localhost/shop/web:7  running  5 minutes ago",
+  ]);
+});
+
 Deno.test("formatPicture() leaves room for targets where many engines do not answer", pure, () => {
   const parts = [
     part(choice("web")),
