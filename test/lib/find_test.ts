@@ -93,7 +93,7 @@ Deno.test("openTarget() asks the engine that is named alone", async () => {
 Deno.test("openTarget() names every engine that has not the target, and what is near on each", async () => {
   await using _ = await engines({ docker: ["web-1"], podman: ["web-2"] });
   const text = await failure(() => openTarget("web", undefined, QUIET));
-  assertIncludes(text, "docker.sock: there is no such container; nor on podman\n");
+  assertIncludes(text, "docker.sock: there is no such container; nor on podman");
   assertIncludes(text, "Did you mean web-1 or podman://web-2?");
 });
 
@@ -121,7 +121,8 @@ Deno.test({
     await using found = await openTarget("web", undefined, QUIET);
     assertEquals(found.ref, "podman://web");
     const text = await failure(() => openTarget("wbe", undefined, QUIET));
-    assertIncludes(text, "podman.sock: there is no such container; docker is not there\n");
+    assertIncludes(text, "podman.sock: there is no such container");
+    assertIncludes(text, "; docker is not there\n");
     assertIncludes(text, "Did you mean podman://web?");
   },
 });
