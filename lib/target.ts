@@ -48,7 +48,7 @@ export interface Ref {
 /** What a ref can name. */
 export type Kind = "container" | "image";
 
-/** The engines there is a driver for; each is also the scheme of its refs. */
+/** The engines there is a driver for, the highest first: what one has, those behind it may see as well. */
 export const ENGINES = ["docker", "podman", "runc", "crun", "pid"] as const;
 export type Engine = typeof ENGINES[number];
 
@@ -99,6 +99,21 @@ export function parseRef(text: string): Ref {
     );
   }
   return { ...known, name };
+}
+
+/** How much of an ID tells that it is the same. */
+const TELLING_ID = 12;
+
+/** What several engines have, each thing once: as the highest of the engines that have it knows it. */
+export function highest<T extends { readonly engine: Engine; readonly id: string; readonly name: string }>(
+  all: readonly T[],
+): T[] {
+  return all.filter(({ engine, id, name }) =>
+    !all.some((other) =>
+      ENGINES.indexOf(other.engine) < ENGINES.indexOf(engine) &&
+      (other.id === id || (name.length >= TELLING_ID && other.id.startsWith(name)))
+    )
+  );
 }
 
 /** The target of a plan, by a ref that is sure to mean the same. */

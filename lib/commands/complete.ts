@@ -3,7 +3,7 @@
 import { printable } from "../errors.ts";
 import { COMMON_FLAGS, type Flag, type Flags } from "../flags.ts";
 import type { Planner } from "../plan.ts";
-import { ENGINES, formatRef } from "../target.ts";
+import { ENGINES, formatRef, highest } from "../target.ts";
 import { COMMANDS } from "./help.ts";
 import { LIVE_FLAGS } from "./live.ts";
 import { print } from "./session.ts";
@@ -220,14 +220,15 @@ async function findTargets(typed: string, runtime: string | undefined): Promise<
     (driver) => driver.list(),
     { local: DEADLINE_MS - performance.now(), ssh: 0 },
   );
-  return engines.answers.flatMap(({ driver: { engine }, answer }) =>
+  const found = engines.answers.flatMap(({ driver: { engine }, answer }) =>
     answer
       .filter(({ state, labels }) => state === "running" && labels["cdebug.session"] === undefined)
-      .map(({ name, image }) => ({
-        value: scheme === undefined ? formatRef({ engine, name }) : scheme + name,
-        summary: image,
-      }))
+      .map((candidate) => ({ engine, ...candidate }))
   );
+  return highest(found).map(({ engine, name, image }) => ({
+    value: scheme === undefined ? formatRef({ engine, name }) : scheme + name,
+    summary: image,
+  }));
 }
 
 function formatCandidate({ value, summary = "" }: Candidate): string {

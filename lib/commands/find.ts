@@ -2,7 +2,7 @@
 
 import { type Driver, openDriver } from "../driver.ts";
 import { CdebugError, NotFound } from "../errors.ts";
-import { type Engine, formatRef, parseRef, type Ref, refOf, type Target } from "../target.ts";
+import { type Engine, formatRef, highest, parseRef, type Ref, refOf, type Target } from "../target.ts";
 import type { Asked } from "./engines.ts";
 import { isInteractive } from "../terminal.ts";
 import { note, tellFailure } from "./session.ts";
@@ -80,10 +80,11 @@ async function findElsewhere(
       askEngine(engine, undefined, false, (driver) => driver.inspect(ref.name, ref.kind))
     ),
   ]);
-  const hits = asked.flatMap(({ result }) =>
+  const all = asked.flatMap(({ result }) =>
     result.kind === "answered" ? [found(refOf(result.answer), result.driver, result.answer)] : []
   );
-  const unused = new Set(hits);
+  const unused = new Set(all);
+  const hits = meantBy(all);
   await using stack = new AsyncDisposableStack();
   stack.defer(async () => {
     for (const hit of unused) await hit[Symbol.asyncDispose]();
@@ -109,6 +110,13 @@ async function findElsewhere(
   unused.delete(taken);
   if (!quiet) note(`"${ref.name}" is ${taken.ref}`);
   return taken;
+}
+
+/** Each once; and a process that is just called so only where no container is. */
+function meantBy(all: readonly Found[]): Found[] {
+  const apart = highest(all.map((hit) => ({ ...hit.target, engine: hit.driver.engine, hit })));
+  const containers = apart.filter(({ engine }) => engine !== "pid");
+  return (containers.length > 0 ? containers : apart).map(({ hit }) => hit);
 }
 
 /**

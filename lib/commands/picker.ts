@@ -4,7 +4,15 @@ import type { Driver, Size } from "../driver.ts";
 import { Cancelled, CdebugError, printable } from "../errors.ts";
 import { SIGNALS } from "../executor.ts";
 import { type Key, type Line, openScreen } from "../screen.ts";
-import { type Candidate, DEFAULT_ENGINE, type Engine, ENGINES, formatRef, type Target } from "../target.ts";
+import {
+  type Candidate,
+  DEFAULT_ENGINE,
+  type Engine,
+  ENGINES,
+  formatRef,
+  highest,
+  type Target,
+} from "../target.ts";
 import { terminalSize } from "../terminal.ts";
 import { askEngine, type Patience } from "./engines.ts";
 import { age, shorten } from "./output.ts";
@@ -31,6 +39,7 @@ const HELP_ROWS = 12;
 export interface Choice {
   readonly ref: string;
   readonly engine: Engine;
+  readonly id: string;
   readonly name: string;
   readonly image: string;
   /** In the engine's words. */
@@ -109,7 +118,13 @@ export async function pickTarget(command: string, runtime: string | undefined): 
   const complete = Promise.all(engines.map(list));
   try {
     const choice = await choose({
-      parts: () => [...parts.values()],
+      parts() {
+        const shown = new Set(highest([...parts.values()].flatMap(({ choices }) => choices)));
+        return [...parts.values()].map((part) => ({
+          ...part,
+          choices: part.choices.filter((choice) => shown.has(choice)),
+        }));
+      },
       complete,
       onChange: (callback) => changed = callback,
     });
@@ -129,8 +144,8 @@ export async function pickAmong(
   found: readonly { readonly ref: string; readonly driver: Driver; readonly target: Target }[],
 ): Promise<string> {
   const parts = found.map(({ ref, driver: { engine }, target }): Part => {
-    const { name, image, state } = target;
-    return { engine, choices: [{ ref, engine, name, image, state, remarks: remarksOf(target) }] };
+    const { id, name, image, state } = target;
+    return { engine, choices: [{ ref, engine, id, name, image, state, remarks: remarksOf(target) }] };
   });
   const choice = await choose({ parts: () => parts, complete: Promise.resolve(), onChange: () => {} });
   return choice!.ref;
@@ -138,10 +153,10 @@ export async function pickAmong(
 
 function choiceOf(
   engine: Engine,
-  { name, image, state, createdAt }: Candidate,
+  { id, name, image, state, createdAt }: Candidate,
   remarks: readonly string[] = [],
 ): Choice {
-  return { ref: formatRef({ engine, name }), engine, name, image, state, createdAt, remarks };
+  return { ref: formatRef({ engine, name }), engine, id, name, image, state, createdAt, remarks };
 }
 
 /** Looks for what is special in running containers, reports it by their IDs as it is found, and closes the driver. */

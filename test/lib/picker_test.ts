@@ -23,6 +23,7 @@ function choice(name: string, changes: Partial<Choice> = {}): Choice {
   return {
     ref,
     engine,
+    id: ref,
     name,
     image: "shop/web:7",
     state: "running",

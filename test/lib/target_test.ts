@@ -1,7 +1,7 @@
 import { assertEquals, assertThrows } from "../assert.ts";
 import { fakeTarget } from "../fake_driver.ts";
 import { CdebugError } from "../../lib/errors.ts";
-import { differences, ENGINES, parseRef } from "../../lib/target.ts";
+import { differences, ENGINES, highest, parseRef } from "../../lib/target.ts";
 
 const pure = { permissions: "none" } as const;
 
@@ -36,6 +36,24 @@ Deno.test("parseRef() refuses what could reach another address of an engine's AP
   ) {
     assertThrows(() => parseRef(ref), CdebugError, "is not an image's name");
   }
+});
+
+Deno.test("highest() takes a container that several engines see for one", pure, () => {
+  const found = [
+    { engine: "pid", id: "71.5.4", name: "3f2a8b7c9d0e" },
+    { engine: "runc", id: "71.5.4", name: "3f2a8b7c9d0e11" },
+    { engine: "podman", id: "3f2a8b7c9d0e11", name: "web" },
+    { engine: "docker", id: "9", name: "web" },
+    { engine: "pid", id: "80.5.4", name: "80" },
+    { engine: "runc", id: "90.5.4", name: "own" },
+    { engine: "pid", id: "90.5.4", name: "90" },
+  ] as const;
+  assertEquals(highest(found).map(({ engine, name }) => `${engine}://${name}`), [
+    "podman://web",
+    "docker://web",
+    "pid://80",
+    "runc://own",
+  ]);
 });
 
 Deno.test("differences() are those of the ID and the start time", pure, () => {
