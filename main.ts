@@ -32,6 +32,10 @@ async function run([command, ...rest]: readonly string[]): Promise<number> {
         const { prune } = await import("./lib/commands/prune.ts");
         return await prune(rest, planners.exec);
       }
+      case "history": {
+        const { history } = await import("./lib/commands/history.ts");
+        return await history(rest);
+      }
       case "doctor": {
         const { doctor } = await import("./lib/commands/doctor.ts");
         return await doctor(rest, planners.exec, config.version);

@@ -132,6 +132,8 @@ export interface Driver extends AsyncDisposable {
   ): Promise<Running>;
   /** Runs one more process in a running sidecar. */
   exec(id: string, argv: readonly string[], streams: Streams): Promise<Running>;
+  /** What a user types to remove a sidecar, by its name. */
+  removeCommand(name: string): string;
   /** Removes a sidecar, running or not, and the image that was made for it; one that is gone is no error. */
   remove(id: string): Promise<void>;
 }

@@ -204,7 +204,7 @@ class Session {
         this.#around.report({
           kind: "left",
           what: `container ${spec.name} (${reason(error)})`,
-          hint: `${this.#plan.target.engine} rm -f ${spec.name}`,
+          hint: this.#driver.removeCommand(spec.name),
         });
       }
       await atMost(CLEANUP_GRACE_MS, running.exit);

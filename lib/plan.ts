@@ -10,6 +10,7 @@ import * as v from "valibot";
 import { Document, isScalar, LineCounter, parseDocument, visit } from "yaml";
 import { CdebugError } from "./errors.ts";
 import type { Flags, Values } from "./flags.ts";
+import { withoutValues } from "./history.ts";
 import type { Capabilities, Target } from "./target.ts";
 
 /** Rises only when an older cdebug would misread the plan; every reader refuses all others by name. */
@@ -282,22 +283,6 @@ export function formatPlan(
 export function formatYaml(value: unknown): string {
   return new Document(value, { aliasDuplicateObjects: false })
     .toString({ lineWidth: 0, blockQuote: "literal" });
-}
-
-/** The plan with every environment value taken out. */
-function withoutValues(plan: Plan): Plan {
-  const hide = <T extends { env?: Record<string, string | null> }>(part: T) =>
-    part.env === undefined ? part : {
-      ...part,
-      env: Object.fromEntries(
-        Object.keys(part.env).map((key) => [key, null]),
-      ),
-    };
-  return {
-    ...plan,
-    request: hide(plan.request),
-    sidecars: plan.sidecars.map(hide),
-  };
 }
 
 /**

@@ -14,13 +14,15 @@ const DEFAULT_IMAGE = "docker.io/library/busybox:musl";
 
 export const summary = "Run a command, or a shell, with your own tools in a container";
 
-export const usage = `cdebug exec [FLAGS] [[ENGINE://]TARGET [COMMAND [ARG...]]]
+export const usage = `cdebug exec [FLAGS] [[SCHEME://]TARGET [COMMAND [ARG...]]]
 
 The command sees the target's root filesystem as /, its network and its processes; the programs of the
-toolkit's image follow the target's own on PATH. With -i alone it is a shell. Its exit code is cdebug's;
+toolkit follow the target's own on PATH. With -i alone it is a shell. Its exit code is cdebug's;
 125 is cdebug's own failure. Flags go before the target: what follows it is the command's.
 
-Without a target, on a terminal, it is picked from a list of the containers of all engines.`;
+A target is a container's name or ID, on Docker or wherever else it is found. SCHEME says where: docker, podman,
+runc, crun, oci for one of the last two, pid for any process, by its number or name; image for an image.
+Without a target, on a terminal, it is picked from a list of all of them.`;
 
 export const examples = `  cdebug exec -it web                          a shell in container web
   cdebug exec                                  a shell in a container picked from a list
@@ -29,6 +31,7 @@ export const examples = `  cdebug exec -it web                          a shell 
   cdebug exec -i web sh < check.sh             a script from this machine
   cdebug exec web cat core.123 > core.123      a file out of a container without cat
   cdebug exec -it --image my/tools web         your own tools
+  cdebug exec -it pid://4711                   a process, with this machine's tools; no engine
   cdebug exec --dry-run web ps                 what would be done, and why`;
 
 export const flags = {
@@ -42,7 +45,7 @@ export const flags = {
   image: {
     type: "string",
     value: "IMAGE",
-    help: "The toolkit (default $CDEBUG_IMAGE, else busybox:musl)",
+    help: "The toolkit (default $CDEBUG_IMAGE, else busybox:musl; of processes host, or dir:/PATH)",
   },
   pull: {
     type: "string",
@@ -143,7 +146,7 @@ export const flags = {
   runtime: {
     type: "string",
     value: "ADDRESS",
-    help: "The engine's socket or URL (default as its own client finds it)",
+    help: "The engine's socket or URL, or runc's or crun's --root (default its client's)",
   },
 } as const;
 

@@ -75,7 +75,7 @@ async function seconds([program, ...args]: readonly string[]): Promise<number> {
   const start = performance.now();
   const { success, stderr } = await new Deno.Command(program!, {
     args,
-    env: { DOCKER_HOST: engine.host },
+    env: { DOCKER_HOST: engine.host, CDEBUG_HISTORY: "off" },
     stdin: "null",
   }).output();
   if (!success) throw new Error(`${program} ${args.join(" ")} failed: ${new TextDecoder().decode(stderr)}`);

@@ -100,7 +100,7 @@ nothing is installed, and all of it is gone at the end.`,
     ref: `pid://${pid}`,
     lacking: { line: `nsenter ${nsenter.join(" ")}`, run: () => run("nsenter", nsenter) },
     ps: await hasProgram("ps") ? ["ps", "-o", "pid,comm", "-A"] : ["sh", "-c", list],
-    env: {},
+    env: QUIET,
     async nothingLeft() {
       const [files, processes] = [await contents("/"), await contents("/proc")];
       const pids = processes.filter((name) => /^\d+$/.test(name));
@@ -110,10 +110,13 @@ nothing is installed, and all of it is gone at the end.`,
   };
 }
 
+/** The demo is not for the history. */
+const QUIET = { CDEBUG_HISTORY: "off" };
+
 /** A container of an image that holds one program, and busybox as its toolkit. */
 async function dockerStage(owned: AsyncDisposableStack): Promise<Stage> {
   const name = `cdebug-demo-${crypto.randomUUID().slice(0, 8)}`;
-  const env: Record<string, string> = {};
+  const env: Record<string, string> = { ...QUIET };
   let docker = await findDocker();
   if (!docker) {
     const why = await obstacle();

@@ -11,7 +11,7 @@ Deno.test("README.md holds the help texts", async () => {
   const readme = await read("README.md");
   const marked = /<!-- help: (\w+) -->\n[^]*?<!-- \/help -->/g;
   const commands = [...readme.matchAll(marked)].map(([, command]) => command!);
-  assertEquals(commands, ["exec", "plan", "apply", "ls", "prune", "doctor", "completion"]);
+  assertEquals(commands, ["exec", "plan", "apply", "ls", "prune", "history", "doctor", "completion"]);
   let wanted = readme;
   for (const command of commands) {
     const help = await run(Deno.execPath(), ["run", "-A", new URL("main.ts", ROOT).href, command, "--help"]);

@@ -154,6 +154,7 @@ export function openFake(): FakeEngine {
 
     added: (id) => Promise.resolve([...paths.get(id)?.keys() ?? []]),
     readLink: (id, path) => Promise.resolve(paths.get(id)?.get(path)),
+    removeCommand: (name) => `fake rm ${name}`,
     labelledImages: (label) =>
       Promise.resolve([...labelled.values()].filter(({ labels }) => Object.hasOwn(labels, label))),
     hasImage: (name) => Promise.resolve(images.has(name)),

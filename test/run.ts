@@ -33,7 +33,7 @@ Deno.exit(await runTests());
 
 async function runTests(): Promise<number> {
   await using engines = new AsyncDisposableStack();
-  const env: Record<string, string> = { NO_COLOR: "1" };
+  const env: Record<string, string> = { NO_COLOR: "1", CDEBUG_HISTORY: "off" };
   let missing = 0;
   for (const name of Object.keys(START) as LiveEngine[]) {
     try {

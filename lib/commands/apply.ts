@@ -26,9 +26,9 @@ export const flags = {
   ...COMMON_FLAGS,
 } as const satisfies Flags;
 
-const help = `Usage: cdebug apply [FLAGS] FILE|-
+const help = `Usage: cdebug apply [FLAGS] FILE|-|@N
 
-Runs a plan of cdebug plan, from a file or from stdin. If the target has been created or started again since,
+Runs a plan of cdebug plan, from a file or from stdin, or that of a run of cdebug history. If the target has been created or started again since,
 the plan is stale and is not run; --retarget makes it again from the request that it holds.
 
 Examples:
@@ -36,6 +36,7 @@ Examples:
   cdebug apply ps.yaml
   cdebug apply ps.yaml --retarget              for web as it is now
   cdebug apply ps.yaml --retarget other        for another container
+  cdebug apply @12                             once more what ran before
 
 Flags:
 ${formatFlags(flags)}
@@ -89,7 +90,14 @@ function joinRetarget(argv: readonly string[]): readonly string[] {
 }
 
 async function readPlan(file: string): Promise<Plan> {
-  const { MAX_PLAN_SIZE, parsePlan } = await import("../plan.ts");
+  const { formatYaml, MAX_PLAN_SIZE, parsePlan } = await import("../plan.ts");
+  if (file.startsWith("@")) {
+    const [{ readRun }, { parseNumber }] = await Promise.all([
+      import("../history.ts"),
+      import("./history.ts"),
+    ]);
+    return parsePlan(formatYaml((await readRun(parseNumber(file.slice(1), file))).plan), file);
+  }
   let text = "";
   try {
     const stream = file === "-" ? Deno.stdin.readable : (await Deno.open(file)).readable;

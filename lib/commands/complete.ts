@@ -74,6 +74,13 @@ export function syntaxOf(planners: Planners): Syntax {
     apply: async () => ({ flags: (await import("./apply.ts")).flags, words: ["FILE"] }),
     ls: async () => ({ flags: (await import("./ls.ts")).flags, words: ["ENGINE"] }),
     prune: async () => ({ flags: (await import("./prune.ts")).flags, words: ["ENGINE"] }),
+    history: async () => ({
+      flags: (await import("./history.ts")).flags,
+      commands: {
+        show: { summary: "Print the plan of a run", syntax: nothing },
+        clear: { summary: "Remove all runs", syntax: nothing },
+      },
+    }),
     doctor: async () => ({ flags: (await import("./doctor.ts")).flags, words: ["ENGINE"] }),
     completion: async () => {
       const { SHELLS } = await import("./completion.ts");

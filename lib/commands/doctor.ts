@@ -22,7 +22,7 @@ export const flags = {
   ...COMMON_FLAGS,
 } as const satisfies Flags;
 
-const help = `Usage: cdebug doctor [FLAGS] [docker://|podman://]
+const help = `Usage: cdebug doctor [FLAGS] [ENGINE://]
 
 Says which engines are found and how, what each is and can do, and what is wrong with the command that mends
 it. Nothing is created, pulled or changed. The exit code is 0 if at least one engine works, else 125.

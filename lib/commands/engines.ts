@@ -10,7 +10,7 @@ export const ENGINE_FLAGS = {
   runtime: {
     type: "string",
     value: "ADDRESS",
-    help: "The engine's socket or URL (default as its own client finds it)",
+    help: "The engine's socket or URL, or runc's or crun's --root (default its client's)",
   },
 } as const satisfies Flags;
 

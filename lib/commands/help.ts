@@ -10,6 +10,7 @@ export const COMMANDS = {
   apply: "Run a saved plan",
   ls: "List the sessions",
   prune: "Remove what belongs to no living session",
+  history: "List the plans that ran, and how they ended",
   doctor: "Say which engines there are, and what mends those that do not work",
   completion: "Print the script that makes a shell complete cdebug's command lines",
   help: "Print this help",

@@ -16,7 +16,7 @@ export const flags = {
   ...COMMON_FLAGS,
 } as const satisfies Flags;
 
-const help = `Usage: cdebug ls [FLAGS] [docker://|podman://]
+const help = `Usage: cdebug ls [FLAGS] [ENGINE://]
 
 Lists the sessions on all engines that answer, or on one. OWNER is the cdebug that a session ends with: alive;
 dead, the session is an orphan, and cdebug prune removes it; elsewhere, not visible from here; or detached, the

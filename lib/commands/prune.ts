@@ -27,7 +27,7 @@ export const flags = {
   ...COMMON_FLAGS,
 } as const satisfies Flags;
 
-const help = `Usage: cdebug prune [FLAGS] [docker://|podman://]
+const help = `Usage: cdebug prune [FLAGS] [ENGINE://]
 
 Removes what belongs to no living session, on all engines that answer or on one: sidecars that have ended, or
 whose cdebug is dead; their links in running targets; and snapshots that no container uses. Prints what it has

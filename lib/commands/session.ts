@@ -3,6 +3,7 @@
 import type { Driver, Streams } from "../driver.ts";
 import { Cancelled, CdebugError, EXIT, printable, reason } from "../errors.ts";
 import { type Control, type Event, execute, type SignalName, SIGNALS } from "../executor.ts";
+import { record } from "../history.ts";
 import { ownIdentity } from "../owner.ts";
 import type { Plan } from "../plan.ts";
 import { detachKeys, rawMode, terminalSize } from "../terminal.ts";
@@ -70,13 +71,15 @@ export async function runPlan(
         printer.print({
           kind: "left",
           what: `container ${container}, perhaps`,
-          hint: `${plan.target.engine} rm -f ${container}`,
+          hint: driver.removeCommand(container),
         });
       }
       left.resolve(128 + SIGNALS.INT);
     } else tell({ kind: "signal", name });
   }, sidecar.tty && !detach ? () => tell({ kind: "resize", size: terminalSize() }) : undefined);
 
+  const owner = ownIdentity();
+  const recording = record(plan, owner);
   try {
     const running = execute(plan, driver, {
       streams,
@@ -86,17 +89,25 @@ export async function runPlan(
       },
       env: (name) => Deno.env.get(name),
       report,
-      owner: ownIdentity(),
+      owner,
     });
     const outcome = await Promise.race([running, left.promise]);
-    if (typeof outcome === "number") return outcome;
+    if (typeof outcome === "number") {
+      await recording.end({ kind: "exit", code: outcome });
+      return outcome;
+    }
     restoreTerminal();
+    await recording.end(outcome);
     if (outcome.kind === "detached") {
       if (detach) await print(outcome.container + "\n");
       else printer.note(`Detached; ${plan.target.engine} attach ${outcome.container} goes back`);
       return 0;
     }
     return outcome.code;
+  } catch (error) {
+    const code = error instanceof CdebugError ? error.exitCode : EXIT.failure;
+    await recording.end({ kind: "failed", code, message: reason(error) });
+    throw error;
   } finally {
     restoreTerminal();
     printRemark();

@@ -61,6 +61,7 @@ export function userEnv(extra: Record<string, string> = {}): Record<string, stri
     CONTAINER_HOST: PODMAN_HOST ?? "",
     DOCKER_CONFIG: "/nonexistent",
     NO_COLOR: "1",
+    CDEBUG_HISTORY: "off",
     ...extra,
   };
 }

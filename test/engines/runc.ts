@@ -8,6 +8,8 @@ export interface RuncOptions extends TargetOptions {
   readonly runtime: "runc" | "crun";
   /** `running` by default. One that is created has its namespaces and its root, but not its program yet. */
   readonly state?: "created" | "running" | "paused" | "stopped";
+  /** Whether the runtime finds it by itself; otherwise its state is in a directory of its own. */
+  readonly listed?: boolean;
   /** System calls that its seccomp filter refuses; without this, it has no filter. */
   readonly refuse?: readonly string[];
   /** Gives it a user namespace, whose IDs from 0 are the host's from this one, 65536 of them. */
@@ -35,15 +37,16 @@ export async function startRunc(options: RuncOptions): Promise<RuncContainer> {
   const bundle = await Deno.makeTempDir({ prefix: `cdebug-${runtime}-` });
   const id = bundle.replace(/.*\//, "");
   const manager = runtime === "crun" ? ["--cgroup-manager", "cgroupfs"] : [];
-  const client: Client = (args) => run(runtime, [...manager, "--root", `${bundle}/state`, ...args]);
+  const states = options.listed ? `/run/${runtime}` : `${bundle}/state`;
+  const client: Client = (args) => run(runtime, [...manager, "--root", states, ...args]);
   const container = {
     id,
     client,
     root: `${bundle}/root`,
-    state: `${bundle}/state`,
+    state: states,
     cgroup: `/${id}`,
     async [Symbol.asyncDispose]() {
-      if (await exists(`${bundle}/state/${id}`)) {
+      if (await exists(`${states}/${id}`)) {
         await client(["resume", id]).catch(() => {}); // in a frozen cgroup, nothing can be killed
         await client(["delete", "--force", id]);
       }
@@ -65,7 +68,7 @@ export async function startRunc(options: RuncOptions): Promise<RuncContainer> {
     const create = state === "created" ? ["create"] : ["run", "--detach"];
     await run("unshare", [
       ...["--mount", "sh", "-c", CREATE, "sh", runtime, `${bundle}/log`],
-      ...[runtime, ...manager, "--root", `${bundle}/state`, ...create],
+      ...[runtime, ...manager, "--root", states, ...create],
       ...["--bundle", bundle, "--pid-file", `${bundle}/pid`, id],
     ]);
     if (state === "paused") await client(["pause", id]);

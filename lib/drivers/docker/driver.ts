@@ -110,6 +110,7 @@ export async function openDocker(engine: DockerEngine, address: string | undefin
       };
     },
 
+    removeCommand: (name) => `${engine} rm -f ${name}`,
     remove: (id) => remove(api, snapshots, id),
     added: (id) => added(api, id),
     readLink: (id, path) => readLink(api, id, path),

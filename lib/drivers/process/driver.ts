@@ -65,6 +65,8 @@ export function openProcesses(engine: ProcessEngine, address: string | undefined
 
     run: (spec, streams, signal) => run(engine, known, spec, streams, signal),
     exec: (id, argv, streams) => Promise.resolve(exec(known, id, argv, streams)),
+    // Whose it is, its command line tells.
+    removeCommand: (name) => `pkill -f ${name}`,
     async remove(id) {
       known.delete(id);
       if (await ownerState(id) === "alive") await end(id);
