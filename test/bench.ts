@@ -6,6 +6,7 @@
 import { BARE, MAIN, TOOLKIT } from "./e2e/engine.ts";
 import { startDocker } from "./engines/docker.ts";
 import { fillWithBusybox, importBare, importRoot, importToolkit } from "./engines/images.ts";
+import { startTarget } from "./engines/process.ts";
 
 const PAIRS = Number(Deno.args[0] ?? 41);
 
@@ -25,6 +26,7 @@ await importRoot(engine.client, THOUSAND, ["ENV PATH=/bin"], async (root) => {
   for (let i = 1; i <= 1000; i++) await Deno.symlink("busybox", `${root}/bin/program-${i}`);
 });
 await engine.client(["run", "-d", "--name", "web", BARE, "/server"]);
+await using process = await startTarget();
 const empty = await Deno.makeTempFile({ suffix: ".ts" });
 
 const exec = [Deno.execPath(), "run", "-A", MAIN, "exec"];
@@ -40,6 +42,12 @@ const comparisons: Comparison[] = [
     cdebug: [...exec, "web", "true"],
     bare: ["docker", "run", "--rm", "--network", "container:web", "--pid", "container:web", TOOLKIT, "true"],
     bareName: "docker run --rm --network container:web --pid container:web IMAGE true",
+  },
+  {
+    name: "cdebug exec pid://PID true",
+    cdebug: [...exec, `pid://${process.pid}`, "true"],
+    bare: ["nsenter", `--target=${process.pid}`, "--net", "--ipc", "--uts", "--pid", "true"],
+    bareName: "nsenter --target PID --net --ipc --uts --pid true",
   },
   {
     name: "cdebug exec web true, with wrappers for 1,000 programs",

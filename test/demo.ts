@@ -25,6 +25,9 @@ interface Stage {
   nothingLeft(): Promise<boolean>;
 }
 
+/** The demo is not for the history. */
+const QUIET = { CDEBUG_HISTORY: "off" };
+
 const STAGES = { process: processStage, docker: dockerStage };
 
 Deno.exit(await demo(Deno.args[0] ?? "process"));
@@ -109,9 +112,6 @@ nothing is installed, and all of it is gone at the end.`,
     },
   };
 }
-
-/** The demo is not for the history. */
-const QUIET = { CDEBUG_HISTORY: "off" };
 
 /** A container of an image that holds one program, and busybox as its toolkit. */
 async function dockerStage(owned: AsyncDisposableStack): Promise<Stage> {
