@@ -156,8 +156,11 @@ liveTest(
 
 Deno.test("completion: engines that cannot be asked are silent", async () => {
   const none = { DOCKER_HOST: "nonsense", CONTAINER_HOST: "unix:///nonexistent.sock" };
-  assertEquals(await names(["exec", ""], none), []);
+  // What runs without an engine is found whatever the engines say.
+  const ofEngines = async (env: Record<string, string>) =>
+    (await names(["exec", ""], env)).filter((name) => !/^(runc|crun|pid):/.test(name));
+  assertEquals(await ofEngines(none), []);
   assertEquals(await names(["exec", "docker://"], none), []);
-  assertEquals(await names(["exec", ""], { ...none, DOCKER_HOST: "ssh://nobody@localhost" }), []);
+  assertEquals(await ofEngines({ ...none, DOCKER_HOST: "ssh://nobody@localhost" }), []);
   assertIncludes((await names(["ls", ""], none)).join(" "), "docker://");
 });

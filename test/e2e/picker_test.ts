@@ -2,6 +2,7 @@
 
 import { assert, assertEquals, assertIncludes } from "../assert.ts";
 import { poll } from "../engines/debian.ts";
+import { startRunc } from "../engines/runc.ts";
 import { temporaryDirectory } from "../temporary.ts";
 import { BARE, cdebug, docker, liveTest, ORDINARY, target } from "./engine.ts";
 import { Terminal } from "./tmux.ts";
@@ -59,11 +60,15 @@ liveTest(
   async () => {
     await using one = await target({ run: ["--read-only", "--user", "1000"] });
     await using other = await target({ engine: "podman", image: BARE });
+    await using third = await startRunc({ runtime: "runc", listed: true });
     await using terminal = await Terminal.open({ columns: 160, rows: 30 });
     await terminal.type("cdebug exec --env 'A=a b'; echo code=$?");
     await terminal.shows("Type to filter");
     assertIncludes(await lineOf(terminal, one.name), "docker");
     assertIncludes(await lineOf(terminal, other.name), "podman");
+    assertIncludes(await lineOf(terminal, third.id), "runc");
+    // What lower engines see of them is not listed again.
+    assert(!/ of (docker|podman) /.test(await terminal.screen()), await terminal.screen());
     await poll(async () => assertIncludes(await lineOf(terminal, one.name), "read-only, user 1000"));
 
     await terminal.write(other.name.slice(2).toUpperCase());
@@ -86,6 +91,17 @@ liveTest(
     await terminal.shows("/server\n");
     await terminal.shows("code=5");
     await assertGivenBack(terminal, "cdebug exec --env");
+
+    await terminal.type("cdebug exec; echo code=$?");
+    await terminal.shows("Type to filter");
+    await terminal.write(third.id);
+    await poll(async () => assert(!(await terminal.screen()).includes(other.name)));
+    await terminal.keys("Enter");
+    await terminal.shows(`cdebug exec -it runc://${third.id}`);
+    await terminal.shows("\n#");
+    await terminal.type("ls -d /server; exit 6");
+    await terminal.shows("/server\n");
+    await terminal.shows("code=6");
   },
   "podman",
 );

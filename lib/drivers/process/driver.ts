@@ -72,8 +72,7 @@ export function openProcesses(engine: ProcessEngine, address: string | undefined
       if (await ownerState(id) === "alive") await end(id);
     },
 
-    // A process has no image to compare with; only what is cdebug's own is looked for.
-    added: (id) => Promise.resolve(linksIn(pidOf(id))),
+    added: () => Promise.resolve([]), // a process has no image to compare with
     readLink: (id, path) => Promise.resolve(readLink(`/proc/${pidOf(id)}/root${path}`)),
     hasImage: (name) => Promise.resolve(hasToolkit(name)),
     labelledImages: () => Promise.resolve([]),
@@ -151,17 +150,6 @@ function listSidecars(engine: ProcessEngine): Candidate[] {
 function isSidecar(pid: number): boolean {
   const [, , command, , mode] = readCommand(pid);
   return command === SIDECAR_COMMAND && mode === "start";
-}
-
-/** The paths in a process's root that are of cdebug's making, or may be. */
-function linksIn(pid: number): string[] {
-  try {
-    return [...Deno.readDirSync(`/proc/${pid}/root`)]
-      .filter(({ name, isSymlink }) => isSymlink && (name.startsWith(".cdebug-") || name === "nix"))
-      .map(({ name }) => `/${name}`);
-  } catch {
-    return []; // it is gone, or closed to this user
-  }
 }
 
 async function describe(engine: ProcessEngine): Promise<EngineDescription> {
