@@ -24,8 +24,16 @@ export interface Subject extends AsyncDisposable {
 
 const never = new AbortController().signal;
 
-/** Registers the suite under an engine's name; ignored where there is no subject. */
-export function conformance(engine: string, open: (() => Promise<Subject>) | undefined): void {
+/**
+ * Registers the suite under an engine's name; ignored where there is no subject. Without `containers`, an engine of
+ * processes, it leaves out what takes images, and containers that stay.
+ */
+export function conformance(
+  engine: string,
+  open: (() => Promise<Subject>) | undefined,
+  { containers = true } = {},
+): void {
+  const containerTest: typeof test = (behaviour, check) => containers && test(behaviour, check);
   const test = (behaviour: string, check: (subject: Subject) => Promise<void>) =>
     Deno.test({
       name: `${engine}: ${behaviour}`,
@@ -51,7 +59,7 @@ export function conformance(engine: string, open: (() => Promise<Subject>) | und
     assertEquals(await driver.inspect(target), await driver.inspect(target));
   });
 
-  test("inspect() of an image tells what a container of it would be", async ({ driver, image }) => {
+  containerTest("inspect() of an image tells what a container of it would be", async ({ driver, image }) => {
     const { state, id, platform } = await driver.inspect(image, "image");
     assertEquals([state, platform?.split("/")[0]], ["image", "linux"]);
     assertEquals((await driver.inspect(image, "image")).id, id);
@@ -62,7 +70,7 @@ export function conformance(engine: string, open: (() => Promise<Subject>) | und
     assert((await driver.list()).some(({ name }) => name === target));
   });
 
-  test("list() finds sidecars by their labels, running or ended", async (subject) => {
+  test("list() finds sidecars by their labels", async (subject) => {
     const { driver, target } = subject;
     const first = await start(subject, { script: "cat", stdin: "lifeline" }, { stdin: new ReadableStream() });
     const [found, ...more] = await driver.list({ label: "cdebug.session" });
@@ -72,7 +80,10 @@ export function conformance(engine: string, open: (() => Promise<Subject>) | und
     assert((await driver.list()).some(({ name }) => name === target));
     await driver.remove(first.id);
     await first.exit.catch(() => {});
+  });
 
+  containerTest("list() finds sidecars that have ended, until they are removed", async (subject) => {
+    const { driver } = subject;
     const kept = await start(subject, { script: "true", keep: true });
     await kept.exit;
     await eventually(async () =>
@@ -81,28 +92,34 @@ export function conformance(engine: string, open: (() => Promise<Subject>) | und
     await driver.remove(kept.id);
   });
 
-  test("added() and readLink() tell what a container's root has more than its image", async (subject) => {
-    const { driver, target } = subject;
-    const { id } = await driver.inspect(target);
-    assertEquals((await driver.added(id)).filter((path) => path === "/added"), []);
-    await using _link = await subject.link("/added", "/proc/999999/root/nix");
-    assertEquals((await driver.added(id)).filter((path) => path === "/added"), ["/added"]);
-    assertEquals(await driver.readLink(id, "/added"), "/proc/999999/root/nix");
-    assertEquals(await driver.readLink(id, "/no-such-path"), undefined);
-    assertEquals(await driver.added("0123456789abcdef"), []);
-  });
+  containerTest(
+    "added() and readLink() tell what a container's root has more than its image",
+    async (subject) => {
+      const { driver, target } = subject;
+      const { id } = await driver.inspect(target);
+      assertEquals((await driver.added(id)).filter((path) => path === "/added"), []);
+      await using _link = await subject.link("/added", "/proc/999999/root/nix");
+      assertEquals((await driver.added(id)).filter((path) => path === "/added"), ["/added"]);
+      assertEquals(await driver.readLink(id, "/added"), "/proc/999999/root/nix");
+      assertEquals(await driver.readLink(id, "/no-such-path"), undefined);
+      assertEquals(await driver.added("0123456789abcdef"), []);
+    },
+  );
 
-  test("labelledImages() finds images by a label, and removeImage() removes them", async (subject) => {
-    const { driver } = subject;
-    assertEquals(await driver.labelledImages("cdebug.conformance"), []);
-    const id = await subject.labelled("cdebug.conformance");
-    const [found, ...more] = await driver.labelledImages("cdebug.conformance");
-    assertEquals([found?.id, found?.names, more.length], [id, [], 0]);
-    assertEquals(Object.hasOwn(found!.labels, "cdebug.conformance"), true);
-    await driver.removeImage(id);
-    await driver.removeImage(id);
-    assertEquals(await driver.labelledImages("cdebug.conformance"), []);
-  });
+  containerTest(
+    "labelledImages() finds images by a label, and removeImage() removes them",
+    async (subject) => {
+      const { driver } = subject;
+      assertEquals(await driver.labelledImages("cdebug.conformance"), []);
+      const id = await subject.labelled("cdebug.conformance");
+      const [found, ...more] = await driver.labelledImages("cdebug.conformance");
+      assertEquals([found?.id, found?.names, more.length], [id, [], 0]);
+      assertEquals(Object.hasOwn(found!.labels, "cdebug.conformance"), true);
+      await driver.removeImage(id);
+      await driver.removeImage(id);
+      assertEquals(await driver.labelledImages("cdebug.conformance"), []);
+    },
+  );
 
   test("hasImage() tells whether it need be pulled", async ({ driver, image }) => {
     assertEquals(await driver.hasImage(image), true);
@@ -147,13 +164,16 @@ export function conformance(engine: string, open: (() => Promise<Subject>) | und
   });
 
   test("run() refuses a name that is in use", async (subject) => {
-    const first = await start(subject, { script: "cat", stdin: "lifeline" }, { stdin: new ReadableStream() });
-    await assertRejects(() => start(subject, { script: "true" }), CdebugError, "in use");
+    const containerName = "cdebug-conformance";
+    const first = await start(subject, { script: "cat", stdin: "lifeline", containerName }, {
+      stdin: new ReadableStream(),
+    });
+    await assertRejects(() => start(subject, { script: "true", containerName }), CdebugError, "in use");
     await subject.driver.remove(first.id);
     await first.exit.catch(() => {});
   });
 
-  test("run() refuses an image that it may not pull", async (subject) => {
+  containerTest("run() refuses an image that it may not pull", async (subject) => {
     const spec: Partial<Sidecar> = { script: "true", image: "cdebug-test/missing", pull: "never" };
     await assertRejects(() => start(subject, spec), CdebugError, "does not have it");
   });
@@ -166,7 +186,7 @@ export function conformance(engine: string, open: (() => Promise<Subject>) | und
     );
   });
 
-  test("run() keeps a container that the spec keeps", async (subject) => {
+  containerTest("run() keeps a container that the spec keeps", async (subject) => {
     const running = await start(subject, { script: "true", keep: true });
     await running.exit;
     assertEquals(await subject.containers(), ["cdebug-conformance"]);
@@ -177,7 +197,7 @@ export function conformance(engine: string, open: (() => Promise<Subject>) | und
     await assertRejects(() => start(subject, { script: "sleep 100" }, {}, AbortSignal.abort()));
   });
 
-  test("run() of a container's copy, with files put into it", async (subject) => {
+  containerTest("run() of a container's copy, with files put into it", async (subject) => {
     const { id, state } = await subject.driver.inspect(subject.target);
     assertEquals(state, "running");
     const images = await subject.images();
@@ -195,7 +215,7 @@ export function conformance(engine: string, open: (() => Promise<Subject>) | und
     assertEquals(await subject.images(), images);
   });
 
-  test("run() joins another sidecar", async (subject) => {
+  containerTest("run() joins another sidecar", async (subject) => {
     const namespaces = { network: "own", pid: "own", ipc: "own", uts: "own", user: "engine" } as const;
     const first = await start(subject, { script: "exec sleep 1000.5", namespaces });
     let stdout = "";

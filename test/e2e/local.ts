@@ -20,10 +20,14 @@ const asked = Deno.env.get("CI") === "true" ? ["all"] : (Deno.env.get("CDEBUG_E2
  * `CI=true`, or where `CDEBUG_E2E` names the maker, it fails.
  */
 export function localTest(name: string, fn: () => Promise<void>, maker: Maker = "process"): void {
-  const why = OBSTACLES[maker];
-  const ignore = why !== undefined && !asked.includes("all") && !asked.includes(maker);
-  if (ignore) say(`Skipped, for ${why}: ${name}`);
+  const ignore = !canMake(maker);
+  if (ignore) say(`Skipped, for ${OBSTACLES[maker]}: ${name}`);
   Deno.test({ name, ignore, fn });
+}
+
+/** Whether tests on targets of this maker are to run. */
+export function canMake(maker: Maker): boolean {
+  return OBSTACLES[maker] === undefined || asked.includes("all") || asked.includes(maker);
 }
 
 /** A field of /proc/PID/status. */

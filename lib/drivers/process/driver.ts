@@ -63,7 +63,15 @@ export function openProcesses(engine: ProcessEngine, address: string | undefined
       return label === undefined ? all : all.filter(({ labels }) => Object.hasOwn(labels, label));
     },
 
-    run: (spec, streams, signal) => run(engine, known, spec, streams, signal),
+    async run(spec, streams, signal) {
+      const { containerName } = spec.sidecar; // others are made from the session's ID
+      if (containerName && listSidecars(engine).some(({ name }) => name === containerName)) {
+        throw new CdebugError(`Cannot start the sidecar: the name "${containerName}" is in use`, {
+          hint: "cdebug ls; another --name, or none",
+        });
+      }
+      return await run(engine, known, spec, streams, signal);
+    },
     exec: (id, argv, streams) => Promise.resolve(exec(known, id, argv, streams)),
     // Whose it is, its command line tells.
     removeCommand: (name) => `pkill -f ${name}`,

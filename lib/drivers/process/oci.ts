@@ -58,6 +58,7 @@ export async function findContainer(
     const near = nearest(name, all.map(({ id }) => id));
     throw new NotFound(`Cannot find target "${name}": ${runtime} has no such container`, {
       hint: near.length > 0 ? `Did you mean ${near.join(" or ")}?` : `${call} list  lists the containers`,
+      near,
     });
   }
   if (more.length > 0) {

@@ -68,7 +68,7 @@ export async function run(
 
   const inherits = streams.inherit === true;
   const child = spawn([
-    ...nsenter(joined, pid, spec.joined !== undefined),
+    ...nsenter(joined, pid, false),
     ...joined.size > 0 ? ["--no-fork"] : [],
     ...[tool("unshare"), "--mount", "--propagation", "slave", ...fresh.map((kind) => `--${kind}`)],
     ...[tool("setpriv"), ...detached ? [] : ["--pdeathsig", "TERM"]],
@@ -190,6 +190,8 @@ function refuseUnknown({ sidecar, targetRoot }: Realised): void {
     ...sidecar.snapshot ? ["a copy of a container (snapshot)"] : [],
     ...sidecar.files ? ["files of its own (files)"] : [],
     ...sidecar.keep ? ["a container to keep (keep)"] : [],
+    ...sidecar.joins ? ["another sidecar to join (joins)"] : [],
+    ...sidecar.namespaces.pid === "own" ? ["a PID namespace of its own (namespaces.pid)"] : [],
     ...targetRoot ? ["the root of a target that has ended"] : [],
   ];
   if (unknown.length === 0) return;
@@ -204,14 +206,14 @@ function endedMeanwhile(target: string): CdebugError {
 
 /** The namespaces of the target that a spec shares and cdebug does not, and those that are to be the sidecar's own. */
 function namespacesOf(
-  { sidecar: { namespaces }, joined }: Realised,
+  { sidecar: { namespaces } }: Realised,
   pid: number,
 ): { joined: ReadonlySet<Kind>; fresh: Kind[] } {
   const kinds = Object.entries(NAMESPACES) as [keyof typeof NAMESPACES, Kind][];
   const shared = kinds.filter(([name]) => namespaces[name] === "target").map(([, kind]) => kind);
   if (namespaces.user === "target") shared.push("user");
   return {
-    joined: new Set(shared.filter((kind) => isForeign(pid, kind, joined !== undefined))),
+    joined: new Set(shared.filter((kind) => isForeign(pid, kind))),
     fresh: kinds.filter(([name]) => namespaces[name] === "own").map(([, kind]) => kind),
   };
 }

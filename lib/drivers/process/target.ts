@@ -1,6 +1,6 @@
 /** A process as a target: what the compiler needs to know of it, and why some can be none. */
 
-import { CdebugError, NotFound } from "../../errors.ts";
+import { CdebugError, nearest, NotFound } from "../../errors.ts";
 import { identityOf } from "../../owner.ts";
 import type { Engine, Target } from "../../target.ts";
 import {
@@ -93,7 +93,7 @@ export function targetOf(engine: Engine, pid: number, configured: Configured): T
  * CdebugError if that is none, or several.
  */
 export function findPid(name: string): number {
-  const [, number, start] = /^(\d+)(\.\d.*)?$/.exec(name) ?? [];
+  const [, number, start] = /^(\d+)(\..*)?$/.exec(name) ?? [];
   if (
     number !== undefined &&
     (start === undefined ? number.length < 8 : identityOf(Number(number)).startsWith(name))
@@ -110,8 +110,10 @@ export function findPid(name: string): number {
   const mains = matches.length > 1 ? mainProcesses(matches) : matches;
   const [only, ...more] = mains.length === 1 ? mains : matches;
   if (only === undefined) {
+    const near = nearest(name, found.flatMap((process) => [process.name, String(process.pid)]));
     throw new NotFound(`Cannot find target "${name}": there is no such process`, {
-      hint: "cdebug exec pid://PID …; ps -e  lists the processes",
+      hint: near.length > 0 ? `Did you mean ${near.join(" or ")}?` : "ps -e  lists the processes",
+      near,
     });
   }
   if (more.length > 0) {
