@@ -16,14 +16,18 @@ session() {
     fail "Cannot enter the target's root filesystem: the sidecar may not look into process $c_pid"
   c_holder=$$ CDEBUG_ROOTFS=
   trap leave EXIT
+  trap 'exit 129' HUP # a shell that a signal ends does not run its EXIT trap
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
   identify
   bring_toolkit
+  trap - HUP INT TERM
 
   c_code=0
   exec 4>&2 2>/dev/null # a shell tells how its children were killed; here the exit code does
   case $c_stdin in
     attached)
-      trap : INT QUIT # typed keys reach this process too; what they end is the command
+      trap : HUP INT QUIT # what the terminal sends reaches this process too; what it ends is the command
       (enter "$@" 2>&4 4>&-) || c_code=$?
       ;;
     lifeline)

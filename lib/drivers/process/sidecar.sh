@@ -33,7 +33,7 @@ start() {
   cd "$c_root"
   # Over the machine's root rather than beside it, so that no `..` leads there.
   mount --no-mtab --move "$c_root" /
-  trap : INT QUIT TERM
+  trap : HUP INT QUIT TERM
   printf '\0' >&2
 
   exec 4>&2 2>/dev/null # a shell tells how its children were killed; here the exit code does

@@ -117,13 +117,12 @@ export async function run(
       child.unref();
       return { id, exit: new Promise<never>(() => {}), resize, release() {} };
     }
+    // Of a sidecar that was killed, processes are left that hold its streams: first of all they have to go.
+    const over = child.status.then(({ signal }) => watch!.end(signal === null));
     const ended = join(child, errors, early, streams);
     return {
       id,
-      exit: ended.then(async ({ code, signal }) => {
-        await watch!.end(signal === null);
-        return code;
-      }),
+      exit: Promise.all([ended, over]).then(([{ code }]) => code),
       resize,
       release: () => child.unref(),
     };
@@ -253,12 +252,13 @@ function restrict(
     if (found < 0) throw new CdebugError(`Cannot start the sidecar: "${name}" is not a Linux capability`);
     return `cap_${found}`;
   };
-  const named = (names: readonly string[]) => names.filter((name) => name !== "ALL");
+  const numbers = (names: readonly string[]) => names.filter((name) => name !== "ALL").map(number);
+  const [added, dropped] = [numbers(addLinuxCapabilities), numbers(dropLinuxCapabilities)];
   // As engines do: what is added wins over a dropped ALL, what is dropped over an added one.
   const none = dropLinuxCapabilities.includes("ALL") && !addLinuxCapabilities.includes("ALL");
   const bounding = none
-    ? ["-all", ...named(addLinuxCapabilities).map((name) => `+${number(name)}`)]
-    : named(dropLinuxCapabilities).map((name) => `-${number(name)}`);
+    ? ["-all", ...added.map((capability) => `+${capability}`)]
+    : dropped.map((capability) => `-${capability}`);
   const flags = [
     ...bounding.length > 0 ? [`--bounding-set=${bounding.join(",")}`] : [],
     ...securityOptions.some((option) => /^no-new-privileges\b(?![:=]false)/.test(option))
