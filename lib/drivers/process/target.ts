@@ -110,10 +110,13 @@ export function findPid(name: string): number {
   const mains = matches.length > 1 ? mainProcesses(matches) : matches;
   const [only, ...more] = mains.length === 1 ? mains : matches;
   if (only === undefined) {
-    const near = nearest(name, found.flatMap((process) => [process.name, String(process.pid)]));
+    const typed = /^\d+/.exec(name)?.[0];
+    const near = typed === undefined
+      ? nearest(name, found.map((process) => process.name))
+      : found.flatMap(({ pid }) => String(pid) === typed ? [typed] : []);
     throw new NotFound(`Cannot find target "${name}": there is no such process`, {
+      // Whoever looks for a container is not helped by processes with names like its.
       hint: near.length > 0 ? `Did you mean ${near.join(" or ")}?` : "ps -e  lists the processes",
-      near,
     });
   }
   if (more.length > 0) {
