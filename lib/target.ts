@@ -55,6 +55,15 @@ export type Engine = typeof ENGINES[number];
 /** The engine whose containers need no scheme. */
 export const DEFAULT_ENGINE: Engine = ENGINES[0];
 
+/** What a user types to see what each has. */
+const LISTS: Readonly<Record<Engine, string>> = {
+  docker: "docker ps",
+  podman: "podman ps",
+  runc: "runc list",
+  crun: "crun list",
+  pid: "ps -e",
+};
+
 /** Those whose targets can be images. */
 const IMAGE_ENGINES: readonly Engine[] = ["docker", "podman"];
 
@@ -95,7 +104,7 @@ export function parseRef(text: string): Ref {
       `Cannot find target "${text}": "${name}" is not ${
         kind === "image" ? "an image's name" : "a container's name or ID"
       }`,
-      { hint: kind === "image" ? `${engine} images  lists them` : `${engine} ps  lists the containers` },
+      { hint: `${kind === "image" ? `${engine} images` : LISTS[engine!]}  lists what there is` },
     );
   }
   return { ...known, name };
