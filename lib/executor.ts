@@ -237,7 +237,9 @@ class Session {
           await sink(chunk);
         } catch (error) {
           broken = true;
-          if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
+          if (!(error instanceof Deno.errors.BrokenPipe)) {
+            throw new CdebugError(`Cannot write the command's output: ${reason(error)}`, { cause: error });
+          }
           this.#end(BROKEN_PIPE);
         }
       };
@@ -327,10 +329,13 @@ class Session {
       await Promise.race([this.#runUndo(killed, late.signal), expired]);
     } catch (error) {
       const { name } = this.#plan.target;
+      const link = `/.cdebug-${killed.labels["cdebug.session"]}`;
       this.#around.report({
         kind: "left",
-        what: `the link /.cdebug-${killed.labels["cdebug.session"]} in ${name} (${reason(error)})`,
-        hint: `the next session on ${name} removes it`,
+        what: `the link ${link} in ${name} (${reason(error)})`,
+        hint: this.#driver.capabilities.sharedRoots
+          ? `rm ${link}  in that root filesystem, if it is still there`
+          : `the next session on ${name} removes it`,
       });
     } finally {
       clearTimeout(timer);
@@ -350,7 +355,8 @@ class Session {
         if (attempt === 0 && state !== "running" && target.state === "running") {
           this.#around.report({ kind: "target-stopped", target: target.name });
         }
-        if (!undo || state === "gone") return;
+        if (!undo || (state === "gone" && !this.#driver.capabilities.sharedRoots)) return;
+        if (state === "gone") throw new Error("it has ended, and its root filesystem may be others' as well");
         const running = await this.#driver.run(
           {
             ...killed,

@@ -9,7 +9,7 @@ import type { Plan } from "./plan.ts";
 
 /** How many runs are kept. */
 const KEPT = 1000;
-const NAME = /^([1-9]\d*)\.json$/;
+const NAME = /^([1-9]\d{0,14})\.json$/;
 
 /** How a run ended: with the command's exit code, without cdebug, or not at all. */
 export type Ending =
@@ -115,7 +115,13 @@ export async function clearRuns(): Promise<number> {
   const numbers = await numbersIn(dir).catch((error) => {
     throw unreadable(dir, error);
   });
-  for (const number of numbers) await Deno.remove(`${dir}/${number}.json`);
+  for (const number of numbers) {
+    await Deno.remove(`${dir}/${number}.json`).catch((error) => {
+      if (!(error instanceof Deno.errors.NotFound)) {
+        throw new CdebugError(`Cannot clear the history in "${dir}": ${reason(error)}`, { cause: error });
+      }
+    });
+  }
   return numbers.length;
 }
 
@@ -168,8 +174,8 @@ async function create(run: Run): Promise<string | undefined> {
 async function numbersIn(dir: string): Promise<number[]> {
   const numbers: number[] = [];
   try {
-    for await (const { name } of Deno.readDir(dir)) {
-      const number = NAME.exec(name)?.[1];
+    for await (const { name, isFile } of Deno.readDir(dir)) {
+      const number = isFile ? NAME.exec(name)?.[1] : undefined;
       if (number !== undefined) numbers.push(Number(number));
     }
   } catch (error) {
@@ -182,7 +188,8 @@ async function readFile(path: string): Promise<Run> {
   const run: Partial<Run> | null = JSON.parse(await Deno.readTextFile(path));
   const { startedAt, owner, plan } = run ?? {};
   if (
-    typeof startedAt !== "string" || typeof owner !== "string" || typeof plan?.request?.target !== "string"
+    typeof startedAt !== "string" || typeof owner !== "string" || typeof plan?.request?.target !== "string" ||
+    typeof plan.target?.id !== "string" || !Array.isArray(plan.request.argv)
   ) {
     throw new Error("the file holds no run");
   }

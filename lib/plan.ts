@@ -118,14 +118,22 @@ const target = v.strictObject({
 
 const namespace = v.picklist(["target", "host", "own"]);
 
+const path = v.pipe(
+  text,
+  v.regex(
+    /^\/(?!(.*\/)?\.\.?(\/|$))\P{Cc}*$/u,
+    'Expected a path that begins with "/", without "." and ".." and control characters',
+  ),
+);
+
 const mount = v.strictObject({
   source: described(text, "A path on the engine's machine, or a volume."),
-  destination: text,
+  destination: path,
   readOnly: flag,
 });
 
 const file = v.strictObject({
-  path: text,
+  path,
   base64: described(v.pipe(text, v.base64()), "What is in it."),
   mode: described(
     v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0o7777)),
@@ -175,7 +183,7 @@ const sidecar = v.strictObject({
   securityOptions: v.exactOptional(texts),
   mounts: v.exactOptional(v.array(mount)),
   tmpfs: described(
-    v.exactOptional(texts),
+    v.exactOptional(v.array(path)),
     "Directories in memory, of the sidecar's own, from which programs can be run.",
   ),
   files: described(v.exactOptional(v.array(file)), "Put into the filesystem before the start."),

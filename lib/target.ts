@@ -16,6 +16,8 @@ export interface Capabilities {
   readonly cannotCopy?: Readonly<Record<string, string>>;
   /** The Linux capabilities that it takes to start a sidecar at all, and that the sidecar then has. */
   readonly starting?: readonly string[];
+  /** Whether several targets may have one root filesystem, which outlives them. */
+  readonly sharedRoots?: boolean;
   /** Whether toolkits are images; else they are `host`, this machine's own programs, and `dir:/PATH`. */
   readonly images: boolean;
   /** How a sidecar gets the user's terminal: as its own, or one that cdebug relays. */
@@ -99,10 +101,16 @@ export function parseRef(text: string): Ref {
     );
   }
   const { engines: [engine], kind } = known;
-  if (!NAMES[kind].test(name)) {
+  // Programs are called anything, and no address is made of it.
+  const process = scheme === "pid";
+  if (process ? name === "" : !NAMES[kind].test(name)) {
     throw new CdebugError(
       `Cannot find target "${text}": "${name}" is not ${
-        kind === "image" ? "an image's name" : "a container's name or ID"
+        process
+          ? "a PID or a program's name"
+          : kind === "image"
+          ? "an image's name"
+          : "a container's name or ID"
       }`,
       { hint: `${kind === "image" ? `${engine} images` : LISTS[engine!]}  lists what there is` },
     );

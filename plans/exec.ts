@@ -246,7 +246,7 @@ export function compile(
     ? `its root is not user ${target.user}'s to write to`
     : undefined;
   if (unwritten) reasons.push(`nothing is written to the target: ${unwritten}`);
-  const link = unwritten ? "no-link" : "link";
+  const link = unwritten ? "no-link" : capabilities.sharedRoots ? "shared-link" : "link";
 
   // A lifeline where stdin is not needed for anything else, so that a killed cdebug leaves nothing.
   const stdin = interactive ? "open" : tty || detach ? "none" : "lifeline";
@@ -258,7 +258,7 @@ export function compile(
     throw refused("-e PATH needs its value here", "-e PATH=$PATH");
   }
   const path = PATH ?? (request.targetEnv ? "" : target.path);
-  const inherit = request.targetEnv ? `:${Object.keys(request.env ?? {}).join(":")}:` : "no";
+  const given = `:${Object.keys(request.env ?? {}).join(":")}:`;
   const process = String(target.pid ?? `container:${target.id}`);
   const mounts = (request.volumes ?? []).map(parseVolume);
 
@@ -291,14 +291,15 @@ export function compile(
       request.toolkit ?? "auto",
       request.root ?? "target",
       path,
-      inherit,
+      request.targetEnv ? "target" : "own",
+      given,
       request.workdir ?? (request.root === "toolkit" ? "/" : target.workdir || "/"),
       own ? "=" : request.user ?? "",
       ...request.argv,
     ],
     ...mode === "attached" && !detach && { hangup: ["hangup"] },
     signal: ["signal"],
-    ...link === "link" && !copy && { undo: ["undo", process] },
+    ...!unwritten && !copy && { undo: ["undo", process] },
   };
   return {
     version: 1,
@@ -352,7 +353,7 @@ function parseSeconds(text: string): number {
   const seconds = Number(amount) * { s: 1, m: 60, h: 3600 }[unit]!;
   // Beyond this, timers wrap around and would fire at once.
   if (!(seconds > 0 && seconds <= 24 * 86400)) {
-    throw refused(`--timeout takes a time such as 30s or 5m, not "${text}"`);
+    throw refused(`--timeout takes a time such as 30s, 5m or 1h, at most 576h, not "${text}"`);
   }
   return seconds;
 }
@@ -396,7 +397,8 @@ function absolute(volume: string, cwd: string): string {
 function parseVolume(volume: string): NonNullable<Sidecar["mounts"]>[number] {
   const [source, destination, mode = "rw", ...more] = volume.split(":");
   if (
-    !source || !destination?.startsWith("/") || more.length > 0 ||
+    !source || !destination?.startsWith("/") || /\/\.\.?(\/|$)|\p{Cc}/u.test(destination) ||
+    more.length > 0 ||
     !["ro", "rw"].includes(mode)
   ) {
     throw refused(

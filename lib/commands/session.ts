@@ -137,7 +137,8 @@ export async function print(text: string): Promise<void> {
   try {
     await writeTo(Deno.stdout)(new TextEncoder().encode(text));
   } catch (error) {
-    if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
+    if (error instanceof Deno.errors.BrokenPipe) return;
+    throw new CdebugError(`Cannot write to stdout: ${reason(error)}`, { cause: error });
   }
 }
 

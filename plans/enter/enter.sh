@@ -1,7 +1,7 @@
 #!/bin/sh
 # The entry script of an exec session: sh -c 'eval "$CDEBUG_SCRIPT"' cdebug MODE [ARG...]
 #
-#   session TARGET LINK STDIN TOOLKIT ROOT PATH ENV WORKDIR USER COMMAND [ARG...]
+#   session TARGET LINK STDIN TOOLKIT ROOT PATH ENV GIVEN WORKDIR USER COMMAND [ARG...]
 #             the sidecar's main process. It stays outside the chroot, so that /proc/<its pid>/root is the
 #             toolkit as seen from inside, and it outlives the command to remove the link.
 #   inside    its child, behind the chroot, which becomes the command.
@@ -34,8 +34,15 @@ main() {
 }
 
 fail() {
-  echo "cdebug: $1" >&2
+  complain "$1"
   exit 125
+}
+
+# What others have named may not steer a terminal.
+complain() {
+  c_text=$1
+  case $c_text in *[[:cntrl:]]*) c_text=$(printf %s "$1" | tr '\000-\037\177' '?') || c_text='Cannot run' ;; esac
+  printf 'cdebug: %s\n' "$c_text" >&2
 }
 
 # Looks a program up in a list of directories. `command -v` will not do: some shells answer it with a bare name,

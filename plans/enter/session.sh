@@ -1,8 +1,10 @@
 # The life of a session: what runs in the sidecar, outside the chroot.
 
 session() {
-  c_pid=$1 c_linking=$2 c_stdin=$3 c_kind=$4 c_slash=$5 c_path=$6 c_inherit=$7 c_workdir=$8 c_user=$9
+  c_pid=$1 c_linking=$2 c_stdin=$3 c_kind=$4 c_slash=$5 c_path=$6 c_inherit=$7 c_given=$8 c_workdir=$9
   shift 9
+  c_user=$1
+  shift
   find_process
   c_root=/proc/$c_pid/root
 
@@ -14,6 +16,8 @@ session() {
   c_shell=$c_program
   [ "$c_user" = = ] || [ -d "$c_root/." ] ||
     fail "Cannot enter the target's root filesystem: the sidecar may not look into process $c_pid"
+  [ "$c_slash" = toolkit ] || [ ! -d "$c_root/." ] || [ -d "$c_root/proc/$$" ] ||
+    fail "Cannot bring the toolkit: the target's root filesystem has no /proc of its processes; --root toolkit does without"
   c_holder=$$ CDEBUG_ROOTFS=
   trap leave EXIT
   trap 'exit 129' HUP # a shell that a signal ends does not run its EXIT trap
@@ -90,8 +94,8 @@ enter() {
   [ ! -t 0 ] || poll 50 sized || :
 
   c_variables=
-  if [ "$c_inherit" != no ]; then
-    if ! c_variables=$(target_environ quote "$c_inherit") || ! c_target_path=$(target_environ path); then
+  if [ "$c_inherit" = target ]; then
+    if ! c_variables=$(target_environ quote "$c_given") || ! c_target_path=$(target_environ path); then
       fail "Cannot take over the environment of the target's main process"
     fi
     c_path=${c_path:-$c_target_path}
@@ -107,7 +111,7 @@ enter() {
   PATH=$c_path
   export PATH
   exec "$c_own/launch" "$c_ids" "$c_slash" "$c_inner_shell" -c "$c_run" cdebug inside "$c_variables" \
-    "$c_workdir" "$c_uid" "$@"
+    "$c_given" "$c_workdir" "$c_uid" "$@"
 }
 
 # Whether the terminal has a size, or no tool tells; busybox does not print a size of nothing.

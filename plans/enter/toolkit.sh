@@ -16,9 +16,9 @@ bring_toolkit() {
     CDEBUG_ROOTFS=$c_root c_inner_shell=$c_shell
     return 0
   fi
-  if [ "$c_linking" = link ]; then
+  if [ "$c_linking" != no-link ]; then
     sweep
-    ! ln -sn "$c_toolkit/" "$c_root$c_link" 2>/dev/null || CDEBUG_ROOTFS=$c_link
+    ! ln -sn "$(link_text)" "$c_root$c_link" 2>/dev/null || CDEBUG_ROOTFS=$c_link
   fi
   [ "$c_kind" != auto ] || find_kind
   if [ "$c_kind" = static ] || { [ "$c_kind" = nix ] && link_nix; }; then
@@ -112,12 +112,37 @@ remove_link() {
   rm -f "$c_root$1"
 }
 
+# Where a session's link leads. In a root that several targets have, it goes by way of a directory that is called as
+# the namespace whose PID it names: in another one that number is somebody else's.
+link_text() {
+  if [ "$c_linking" = shared-link ]; then
+    mkdir -p "$c_own/$(namespace)"
+    echo "$c_toolkit$c_own/$(namespace)/../../"
+  else
+    echo "$c_toolkit/"
+  fi
+}
+
+# The inode number of this process's PID namespace.
+namespace() {
+  c_namespace=$(readlink /proc/self/ns/pid)
+  c_namespace=${c_namespace#*[}
+  echo "${c_namespace%]}"
+}
+
 # Removes the links of sessions that were killed. A link's owner lives if the root that it names has the
-# owner's mark; a root that may not be read is not judged.
+# owner's mark; a root that may not be read is not judged, nor in a shared one what another namespace may hold.
 sweep() {
   for c_old in "$c_root"/.cdebug-*; do
     c_home=$(readlink "$c_old" 2>/dev/null) || continue
-    case $c_home in /proc/[0-9]*/root/) ;; *) continue ;; esac
+    case $c_home in
+      /proc/[0-9]*/root/) [ "$c_linking" = link ] || continue ;;
+      /proc/[0-9]*/root"$c_own"/[0-9]*/../../)
+        c_home=${c_home%%"$c_own"*}/
+        [ "$c_linking" = link ] || case $(readlink "$c_old") in *"$c_own/$(namespace)/"*) ;; *) continue ;; esac
+        ;;
+      *) continue ;;
+    esac
     if [ -d "${c_home%/root/}" ]; then
       [ -d "$c_home." ] || continue
       [ ! -e "$c_home$c_own/${c_old##*/.cdebug-}" ] || continue

@@ -70,10 +70,20 @@ find_file() {
 }
 
 inside() {
-  c_variables=$1 c_workdir=$2 c_uid=$3 c_base=''
-  shift 3
+  c_variables=$1 c_given=$2 c_workdir=$3 c_uid=$4 c_base=''
+  shift 4
   CDPATH='' cd -- "$c_workdir" >&- 2>&- || fail "Cannot change to \"$c_workdir\": the target has no such directory; choose one with -w"
-  # What the toolkit's image says of HOME is seldom true here.
+  case $c_given in *:HOME:*) ;; *) find_home ;; esac
+  HISTFILE=${HISTFILE-} # what was typed here is not for the target to keep
+  export HOME HISTFILE
+  unset CDEBUG_SCRIPT
+  check "$1"
+  eval "$c_variables" # last of all: it may set any variable, those of this script too
+  exec "$@"
+}
+
+# What the toolkit's image says of HOME is seldom true here.
+find_home() {
   case ${HOME:-/} in
     / | /root)
       HOME=/
@@ -81,12 +91,6 @@ inside() {
       ;;
   esac
   [ -d "$HOME" ] || HOME=/
-  HISTFILE=${HISTFILE-} # what was typed here is not for the target to keep
-  export HOME HISTFILE
-  unset CDEBUG_SCRIPT
-  check "$1"
-  eval "$c_variables" # last of all: it may set any variable, those of this script too
-  exec "$@"
 }
 
 # Says why a command cannot run before a shell says it in its own, differing words.
@@ -102,7 +106,7 @@ check() {
 }
 
 refuse() {
-  echo "cdebug: Cannot run \"$2\": $3" >&2
+  complain "Cannot run \"$2\": $3"
   exit "$1"
 }
 
@@ -121,7 +125,7 @@ environ() {
 }
 
 quote() {
-  c_skipped=:$1: # set by the user, who wins
+  c_skipped=$1 # set by the user, who wins
   shift
   for c_variable; do
     c_name=${c_variable%%=*}

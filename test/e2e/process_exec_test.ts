@@ -62,6 +62,7 @@ test("exit codes, streams, arguments, environment, user, working directory", asy
   assertEquals(stdout.length, 3_000_000);
   assertEquals((await exec("-e", "A=a 'b'\n$c", ref, "printenv", "A")).stdout, "a 'b'\n$c\n");
   assertEquals((await exec("--target-env", ref, "printenv", "COLOUR")).stdout, "it's blue\n");
+  assertEquals((await exec("-e", "HOME=/nowhere", ref, "printenv", "HOME")).stdout, "/nowhere\n");
   assertEquals((await exec("-w", "/srv", ref, "pwd")).stdout, "/srv\n");
   assertEquals((await exec("-u", "web", ref, "id", "-u")).stdout, "101\n");
   assertEquals((await exec("--timeout", "1s", ref, "sleep", "1234")).code, 124);
@@ -93,6 +94,98 @@ test("exit codes, streams, arguments, environment, user, working directory", asy
   assertIncludes(mounted.stderr, "Read-only");
   assertEquals(await traces(), []);
   assertEquals((await files(target.pid, "")).filter((name) => name.startsWith(".")), []);
+});
+
+test("targets with one root filesystem leave each other's links alone, and say which outlives its target", async () => {
+  await using directory = await temporaryDirectory();
+  await fillOrdinary(directory.path);
+  await Deno.mkdir(`${directory.path}/proc`);
+  const start = () =>
+    new Deno.Command("unshare", {
+      args: [
+        ...["--pid", "--fork", "--kill-child", "--mount", "sh", "-c"],
+        ...['mount -t proc proc "$0/proc"; exec chroot "$0" /bin/sleep 1000000', directory.path],
+      ],
+    }).spawn();
+  const parents = [start(), start()];
+  const links = async () =>
+    (await Array.fromAsync(Deno.readDir(directory.path), ({ name }) => name)).filter((name) =>
+      name.startsWith(".cdebug-")
+    );
+  try {
+    const [first, second] = await Promise.all(
+      parents.map(({ pid }) =>
+        poll(async () => Number((await run("pgrep", ["-P", String(pid), "-x", "sleep"])).trim()))
+      ),
+    );
+    const long = spawn(["exec", "-i", `pid://${first}`, "sh", "-c", "read line; ls $CDEBUG_ROOTFS/usr"], {
+      stdin: "",
+    });
+    await poll(async () => assertEquals((await links()).length, 1));
+    assertEquals((await cdebug(["exec", `pid://${second}`, "true"])).code, 0);
+    assertEquals((await links()).length, 1);
+    const writer = long.stdin.getWriter();
+    await writer.write(new TextEncoder().encode("go\n"));
+    await writer.close();
+    const { code, stdout } = await long.output();
+    assertEquals([code, new TextDecoder().decode(stdout).includes("bin")], [0, true]);
+    assertEquals(await links(), []);
+
+    const killed = spawn(["exec", `pid://${first}`, "sleep", "1234"]);
+    await poll(async () => assertEquals((await links()).length, 1));
+    const [link] = await links();
+    Deno.kill(first!, "SIGKILL");
+    const { code: ending, stderr } = await killed.output();
+    assertEquals(ending, 137);
+    assertIncludes(new TextDecoder().decode(stderr), `the link /${link} in ${first}`);
+  } finally {
+    for (const parent of parents) await end(parent);
+  }
+});
+
+test("a mount stays in the sidecar's root, a root without /proc is told of", async () => {
+  await using target = await startTarget();
+  await using mine = await temporaryFile("precious");
+  const ref = `pid://${target.pid}`;
+  const outside = await cdebug(["exec", "-v", `/etc/hostname:/..${mine.path}`, ref, "true"]);
+  assertEquals([outside.code, await Deno.readTextFile(mine.path)], [125, "precious"]);
+  const { code, stderr } = await cdebug(["exec", "-v", "/etc/passwd:/usr/new", ref, "true"]);
+  assertEquals(code, 125);
+  assertIncludes(stderr, "/usr is this machine's own");
+
+  await using directory = await temporaryDirectory();
+  await fillOrdinary(directory.path);
+  const bare = new Deno.Command("chroot", { args: [directory.path, "/bin/sleep", "1000000"] }).spawn();
+  try {
+    await poll(async () => assertEquals(await Deno.readLink(`/proc/${bare.pid}/root`), directory.path));
+    const refused = await cdebug(["exec", `pid://${bare.pid}`, "true"]);
+    assertEquals(refused.code, 125);
+    assertIncludes(refused.stderr, "has no /proc");
+    assertEquals((await cdebug(["exec", "--root", "toolkit", `pid://${bare.pid}`, "true"])).code, 0);
+  } finally {
+    await end(bare);
+  }
+});
+
+/** Kills a process, if it has not ended. */
+async function end(child: Deno.ChildProcess): Promise<void> {
+  try {
+    child.kill("SIGKILL");
+  } catch {
+    // It has ended.
+  }
+  await child.status;
+}
+
+test("a sidecar that is killed with its watch leaves nothing", async () => {
+  await using target = await startTarget();
+  const child = spawn(["exec", `pid://${target.pid}`, "sh", "-c", "setsid sleep 1234 & sleep 1234"]);
+  await poll(async () => assert((await traces()).filter((line) => line.includes("1234")).length >= 3));
+  for (const pid of (await run("pgrep", ["-P", String(child.pid)])).trim().split("\n")) {
+    Deno.kill(Number(pid), "SIGKILL");
+  }
+  assertEquals((await child.output()).code, 137);
+  await poll(async () => assertEquals(await traces(), []));
 });
 
 test("what cannot be is refused, with what to type, and leaves nothing", async () => {

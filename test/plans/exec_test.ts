@@ -142,7 +142,10 @@ Deno.test("exec: contradictions and nonsense are refused, with what to type", pu
     [[], "no target is named"],
     [["web"], "no command is named, and a shell has no input without -i"],
     [["-d", "--timeout", "5", "web", "true"], "--timeout cannot end a detached session"],
-    [["--timeout", "soon", "web", "true"], '--timeout takes a time such as 30s or 5m, not "soon"'],
+    [
+      ["--timeout", "soon", "web", "true"],
+      '--timeout takes a time such as 30s, 5m or 1h, at most 576h, not "soon"',
+    ],
     [["--timeout", "0", "web", "true"], "--timeout takes a time"],
     [["--timeout", "999999h", "web", "true"], "--timeout takes a time"],
     [["-e", "=x", "web", "true"], '"=x" is not a variable'],

@@ -1,7 +1,7 @@
 /** Child processes, their streams and what they say before they are ready. */
 
 import type { Streams } from "../../driver.ts";
-import { reason } from "../../errors.ts";
+import { CdebugError, reason } from "../../errors.ts";
 import { SEARCH_PATH } from "./tools.ts";
 
 /** A process has ended, or closed its stderr, before it was ready; the message is what it said. */
@@ -20,16 +20,24 @@ export function spawn(
     readonly detached: boolean;
   },
 ): Deno.ChildProcess {
-  return new Deno.Command(program!, {
-    args,
-    env: { PATH: SEARCH_PATH, ...env },
-    clearEnv: true,
-    cwd: "/",
-    stdin,
-    stdout,
-    stderr: "piped",
-    detached,
-  }).spawn();
+  try {
+    return new Deno.Command(program!, {
+      args,
+      env: { PATH: SEARCH_PATH, ...env },
+      clearEnv: true,
+      cwd: "/",
+      stdin,
+      stdout,
+      stderr: "piped",
+      detached,
+    }).spawn();
+  } catch (error) {
+    if (!/os error 7\b|Argument list too long/.test(reason(error))) throw error;
+    throw new CdebugError(
+      "Cannot start the sidecar: the command, or its variables, are longer than the kernel passes on",
+      { hint: "a file instead: -v, or -i and its contents on stdin", cause: error },
+    );
+  }
 }
 
 /** Kills a process; one that has ended is no error. */

@@ -37,6 +37,7 @@ export function openProcesses(engine: ProcessEngine, address: string | undefined
       images: false,
       terminal: "inherited",
       starting: ["SYS_CHROOT"],
+      sharedRoots: true,
       cannotCopy: { seccomp: "the kernel shows a process's filter only to who stops the process" },
     },
 

@@ -119,9 +119,16 @@ async function ask(runtime: Runtime, root: string | undefined, args: readonly st
     return decoder.decode(stdout);
   } catch (error) {
     const missing = error instanceof Deno.errors.NotFound;
-    throw new CdebugError(
-      `Cannot ask ${runtime}: ${missing ? "it is not on PATH" : reason(error)}`,
-      { ...missing && { hint: `cdebug doctor ${runtime}://` }, cause: error },
-    );
+    // runc tells in the form of a log's line.
+    const told = /msg="((?:[^"\\]|\\.)*)"/.exec(reason(error))?.[1] ?? reason(error);
+    const hint = missing
+      ? `cdebug doctor ${runtime}://`
+      : /permission denied/.test(told)
+      ? "sudo cdebug …; or --runtime DIR, where your own containers' states are"
+      : undefined;
+    throw new CdebugError(`Cannot ask ${runtime}: ${missing ? "it is not on PATH" : told}`, {
+      ...hint !== undefined && { hint },
+      cause: error,
+    });
   }
 }

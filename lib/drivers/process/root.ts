@@ -13,7 +13,8 @@ export interface Layout {
   readonly path: string;
   /** What is mounted, as fstab(5). */
   readonly fstab: string;
-  /** Files to mount on, one a line. */
+  /** Directories and files to mount on, one a line. */
+  readonly directories: string;
   readonly files: string;
   /** Symbolic links, and where they lead, a pair a line. */
   readonly links: string;
@@ -57,8 +58,11 @@ export function layOut({ image, mounts = [], tmpfs = [] }: Sidecar, around: Surr
   const root = dir === undefined ? "/sys" : "/sys/root";
   const path = dir === undefined ? SEARCH_PATH : DEFAULT_PATH;
   const lines: string[] = [];
-  const mount = (source: string, at: string, type: string, options: string) =>
+  const mount = (source: string, at: string, type: string, options: string) => {
+    if (!files.includes(at)) directories.push(at);
     lines.push(`${escape(source)} ${escape(root + at)} ${type} ${options} 0 0`);
+  };
+  const directories: string[] = [];
   const files = DEVICES.filter((device) => kindOf(device) === "other");
   const links: string[] = [];
   // A user namespace of its own takes mounts only as whole trees, whose files are not its root's to change.
@@ -87,7 +91,7 @@ export function layOut({ image, mounts = [], tmpfs = [] }: Sidecar, around: Surr
               ...inside.map(({ path }) => path).filter((path) => path.startsWith(`${entry}/`)),
             ]
           ) {
-            mount(at, at, "none", `${bindings(true)},x-mount.mkdir`);
+            mount(at, at, "none", `${bindings(true)}`);
           }
           break;
         case "file":
@@ -106,9 +110,9 @@ export function layOut({ image, mounts = [], tmpfs = [] }: Sidecar, around: Surr
   for (const device of DEVICES) {
     if (files.includes(device)) mount(device, device, "none", isolated ? "rbind" : "bind");
   }
-  if (isolated && !around.ownPid) mount("/proc", "/proc", "none", "rbind,x-mount.mkdir");
-  else mount("proc", "/proc", "proc", "x-mount.mkdir");
-  for (const at of tmpfs) mount("cdebug", at, "tmpfs", "mode=755,x-mount.mkdir");
+  if (isolated && !around.ownPid) mount("/proc", "/proc", "none", "rbind");
+  else mount("proc", "/proc", "proc", "defaults");
+  for (const at of tmpfs) mount("cdebug", at, "tmpfs", "mode=755");
   for (const { source, destination, readOnly } of mounts) {
     const kind = source.startsWith("/") ? kindOf(source) : "volume";
     if (kind === "volume" || kind === undefined) {
@@ -121,7 +125,17 @@ export function layOut({ image, mounts = [], tmpfs = [] }: Sidecar, around: Surr
         { hint: "-v /SOURCE:/DIR, with a path of this machine" },
       );
     }
-    if (isDirectory(source)) mount(source, destination, "none", `${bindings(readOnly)},x-mount.mkdir`);
+    const above = dir === undefined &&
+      PROGRAMS.find((program) => `${destination}/`.startsWith(`${program}/`));
+    if (above) {
+      throw new CdebugError(
+        `Cannot mount "${source}" at "${destination}": ${above} is this machine's own there`,
+        {
+          hint: `-v ${source}:/mnt, or another directory that is no program's`,
+        },
+      );
+    }
+    if (isDirectory(source)) mount(source, destination, "none", `${bindings(readOnly)}`);
     else {
       files.push(destination);
       mount(source, destination, "none", bindings(readOnly));
@@ -131,6 +145,7 @@ export function layOut({ image, mounts = [], tmpfs = [] }: Sidecar, around: Surr
     root,
     path,
     fstab: lines.map((line) => `${line}\n`).join(""),
+    directories: directories.map((directory) => `${directory}\n`).join(""),
     files: files.map((file) => `${file}\n`).join(""),
     links: links.map((link) => `${link}\n`).join(""),
     origin: dir ?? "/",

@@ -74,10 +74,12 @@ make_root() {
     mkdir "$c_base/lower" "$c_base/upper" "$c_base/work" "$c_root"
     c_base=$c_base/upper
   fi
+  # Here and not where it is mounted: below that, links of the toolkit may lead to the machine's files.
   for c_dir in dev etc tmp; do [ -d "$c_base/$c_dir" ] || mkdir "$c_base/$c_dir"; done
-  printf '%s' "$CDEBUG_FILES" | while read -r c_file; do
+  printf '%s' "$CDEBUG_DIRECTORIES" | while IFS= read -r c_dir; do [ -d "$c_base$c_dir" ] || mkdir -p "$c_base$c_dir"; done
+  printf '%s' "$CDEBUG_FILES" | while IFS= read -r c_file; do
     [ -d "$c_base${c_file%/*}" ] || mkdir -p "$c_base${c_file%/*}"
-    : >"$c_base$c_file"
+    [ -e "$c_base$c_file" ] || : >"$c_base$c_file"
   done
   printf '%s' "$CDEBUG_LINKS" | while read -r c_link c_to; do ln -s "$c_to" "$c_base$c_link"; done
   printf '%s' "$CDEBUG_FSTAB" >/sys/fstab
@@ -88,7 +90,7 @@ make_root() {
 # Becomes the command. Its variables may have any value, so that none of them is set before.
 become() {
   c_env=$CDEBUG_ENV
-  unset CDEBUG_SIDECAR CDEBUG_LABELS CDEBUG_FSTAB CDEBUG_FILES CDEBUG_LINKS CDEBUG_ENV OLDPWD
+  unset CDEBUG_SIDECAR CDEBUG_LABELS CDEBUG_FSTAB CDEBUG_DIRECTORIES CDEBUG_FILES CDEBUG_LINKS CDEBUG_ENV OLDPWD
   eval "$c_env"
   exec "$@"
 }

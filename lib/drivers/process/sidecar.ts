@@ -7,11 +7,13 @@ import type { Sidecar } from "../../plan.ts";
 import type { Engine } from "../../target.ts";
 import { join, kill, NotReady, readiness, spawn } from "./child.ts";
 import {
+  allPids,
   isForeign,
   type Kind,
   KINDS,
   LINUX_CAPABILITIES,
   maySetGroups,
+  namespaceOf,
   readProcess,
   rootOf,
 } from "./proc.ts";
@@ -83,6 +85,7 @@ export async function run(
       CDEBUG_SIDECAR: script,
       CDEBUG_LABELS: JSON.stringify({ engine, name: spec.name, image: sidecar.image, labels: spec.labels }),
       CDEBUG_FSTAB: layout.fstab,
+      CDEBUG_DIRECTORIES: layout.directories,
       CDEBUG_FILES: layout.files,
       CDEBUG_LINKS: layout.links,
       CDEBUG_ENV: exportCommands({
@@ -118,7 +121,11 @@ export async function run(
       return { id, exit: new Promise<never>(() => {}), resize, release() {} };
     }
     // Of a sidecar that was killed, processes are left that hold its streams: first of all they have to go.
-    const over = child.status.then(({ signal }) => watch!.end(signal === null));
+    const mounts = namespaceOf(child.pid, "mnt");
+    const over = child.status.then(async ({ signal }) => {
+      await watch!.end(signal === null);
+      if (signal !== null) killAll(mounts);
+    });
     const ended = join(child, errors, early, streams);
     return {
       id,
@@ -169,6 +176,19 @@ export function exec(
     resize,
     release: () => child.unref(),
   };
+}
+
+/** Kills the processes of a mount namespace, where it is not cdebug's own: what the watch would have, had it lived. */
+function killAll(mounts: string | undefined): void {
+  if (mounts === undefined || mounts === namespaceOf("self", "mnt")) return;
+  for (const pid of allPids()) {
+    if (namespaceOf(pid, "mnt") !== mounts) continue;
+    try {
+      Deno.kill(pid, "SIGKILL");
+    } catch {
+      // It has ended.
+    }
+  }
 }
 
 /** Kills all processes of a sidecar, and waits until they are gone; one that is gone is no error. */

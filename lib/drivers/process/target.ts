@@ -13,6 +13,7 @@ import {
   mapInto,
   namespaceOf,
   type Process,
+  readCommand,
   readEnviron,
   readLink,
   readProcess,
@@ -121,8 +122,8 @@ export function findPid(name: string): number {
   }
   if (more.length > 0) {
     throw new CdebugError(`Cannot find target "${name}": several processes have that name`, {
-      hint: matches.slice(0, 5).map(({ pid }) => `pid://${pid}`).join(", ") +
-        (matches.length > 5 ? ", …" : ""),
+      hint: matches.slice(0, 5).map(({ pid }) => `pid://${pid} ${readCommand(pid).join(" ").slice(0, 40)}`)
+        .join(", ") + (matches.length > 5 ? ", …" : ""),
     });
   }
   return only.pid;
