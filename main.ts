@@ -1,9 +1,11 @@
 /** cdebug: a swiss army knife of container debugging. Finds the command, runs it, exits with its code. */
 
+import type { Planner } from "./lib/plan.ts";
 import config from "./deno.json" with { type: "json" };
 
 const planners = {
   exec: () => import("./plans/exec.ts"),
+  "port-forward": () => import("./plans/port_forward.ts"),
 };
 
 const argv = Deno.args;
@@ -12,9 +14,11 @@ Deno.exit(await run(argv));
 async function run([command, ...rest]: readonly string[]): Promise<number> {
   try {
     switch (command) {
-      case "exec": {
+      case "exec":
+      case "port-forward": {
         const { live } = await import("./lib/commands/live.ts");
-        return await live("exec", await planners.exec(), rest, { print: false });
+        const planner: Planner = await planners[command]();
+        return await live(command, planner, rest, { print: false });
       }
       case "plan": {
         const { plan } = await import("./lib/commands/plan.ts");

@@ -1,7 +1,7 @@
 /** The contract between the executor and an engine. A driver translates specs and knows nothing of debugging. */
 
 import type { Sidecar } from "./plan.ts";
-import type { Candidate, Capabilities, Engine, Kind, Target } from "./target.ts";
+import type { Candidate, Capabilities, Engine, Kind, Locality, Target } from "./target.ts";
 
 /** Where a sidecar's input comes from and its output goes to; a stream that is missing is closed or dropped. */
 export interface Streams {
@@ -32,6 +32,8 @@ export interface Realised {
   readonly detached: boolean;
   /** The container that it joins instead of the target's, by ID. */
   readonly joined?: string;
+  /** The container whose volumes it has as well, by ID. */
+  readonly volumesFrom?: string;
   /** Where to mount the root filesystem of a target that has stopped. */
   readonly targetRoot?: string;
 }
@@ -56,8 +58,18 @@ export interface Running {
   release(): void;
 }
 
-/** An image that the engine has. */
-export interface ImageFound {
+/** A port of a container that the engine has published. */
+export interface Published {
+  /** The container's port. */
+  readonly to: number;
+  readonly protocol: "tcp" | "udp";
+  /** The port of the engine's machine. */
+  readonly port: number;
+}
+
+/** Something that an engine has besides containers, and that was made for one. */
+export interface ResourceFound {
+  readonly kind: "image" | "network";
   readonly id: string;
   /** Its names; none if it has only its ID. */
   readonly names: readonly string[];
@@ -111,12 +123,18 @@ export interface Driver extends AsyncDisposable {
   added(id: string): Promise<string[]>;
   /** Where a symbolic link in a container leads; undefined if it is none, or cannot be read. */
   readLink(id: string, path: string): Promise<string | undefined>;
-  /** All images that have a label. */
-  labelledImages(label: string): Promise<ImageFound[]>;
+  /** Resolves when a target does not run any more, the engine does not answer, or `signal` has fired. */
+  ended(id: string, signal: AbortSignal): Promise<void>;
+  /** Where the engine is, seen from here. */
+  locality(): Promise<Locality>;
+  /** The ports that a running sidecar has got. */
+  published(id: string): Promise<Published[]>;
+  /** All images and networks that have a label. */
+  labelled(label: string): Promise<ResourceFound[]>;
   /** Whether the engine has an image, by its name. */
   hasImage(name: string): Promise<boolean>;
-  /** Removes an image that no container uses; one that is gone is no error, one in use is. */
-  removeImage(id: string): Promise<void>;
+  /** Removes an image or a network that no container uses; one that is gone is no error, one in use is. */
+  removeResource(resource: Pick<ResourceFound, "kind" | "id">): Promise<void>;
   /** What the engine says of itself. */
   describe(): Promise<EngineDescription>;
   /**
@@ -134,7 +152,7 @@ export interface Driver extends AsyncDisposable {
   exec(id: string, argv: readonly string[], streams: Streams): Promise<Running>;
   /** What a user types to remove a sidecar, by its name. */
   removeCommand(name: string): string;
-  /** Removes a sidecar, running or not, and the image that was made for it; one that is gone is no error. */
+  /** Removes a sidecar, running or not, and the image and the network that were made for it; one that is gone is no error. */
   remove(id: string): Promise<void>;
 }
 

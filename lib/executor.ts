@@ -13,14 +13,37 @@ import {
   type Streams,
 } from "./driver.ts";
 import { CdebugError, EXIT, reason } from "./errors.ts";
-import type { Plan, Sidecar } from "./plan.ts";
+import type { Endpoint, ExecSession, Plan, Sidecar } from "./plan.ts";
+import { titleOf } from "./target.ts";
 
 /** What happens while a plan runs, for whoever prints. */
 export type Event =
   | Progress
   | { readonly kind: "started"; readonly sidecar: string; readonly container: string }
   | { readonly kind: "target-stopped"; readonly target: string }
-  | { readonly kind: "left"; readonly what: string; readonly hint?: string };
+  | { readonly kind: "left"; readonly what: string; readonly hint?: string }
+  | ForwardEvent;
+
+/** What happens to forwards; `forward` is the number of one in the plan's session, from 0 on. */
+export type ForwardEvent =
+  | { readonly kind: "ready"; readonly forward: number; readonly listen: Endpoint }
+  | { readonly kind: "opened"; readonly forward: number; readonly connection: number; readonly peer: string }
+  | {
+    readonly kind: "closed";
+    readonly forward: number;
+    readonly connection: number;
+    readonly peer: string;
+    /** In bytes, from the one who has connected, and to them. */
+    readonly sent: number;
+    readonly received: number;
+    /** Why it broke. */
+    readonly error?: string;
+  }
+  /** A forwarder says what is wrong with a connection that cdebug does not see. */
+  | { readonly kind: "complained"; readonly sidecar: string; readonly text: string }
+  | { readonly kind: "lost"; readonly target: string; readonly why: string }
+  | { readonly kind: "restored"; readonly target: string; readonly recreated: boolean }
+  | { readonly kind: "ended" };
 
 /** What the user does while a session runs. */
 export type Control =
@@ -32,8 +55,8 @@ export type Control =
 export const SIGNALS = { HUP: 1, INT: 2, QUIT: 3, USR1: 10, USR2: 12, TERM: 15 } as const;
 export type SignalName = keyof typeof SIGNALS;
 
-export interface Surroundings {
-  readonly streams: Streams;
+/** What every session needs of the process that it runs in. */
+export interface Context {
   /** Calls back for every control until the returned function is called. */
   readonly controls: (listener: (control: Control) => void) => () => void;
   /** The value of a variable that the plan names without one. */
@@ -41,6 +64,10 @@ export interface Surroundings {
   readonly report: (event: Event) => void;
   /** What identifies the process that the session ends with; see `ownIdentity`. */
   readonly owner: string;
+}
+
+export interface Surroundings extends Context {
+  readonly streams: Streams;
 }
 
 export type Outcome =
@@ -74,7 +101,7 @@ const ENDED_FROM_OUTSIDE = [128 + 1, 128 + 9, 128 + 15];
 export async function execute(plan: Plan, driver: Driver, around: Surroundings): Promise<Outcome> {
   const run = new Session(plan, driver, around); // first of all: a signal that comes before it listens is lost
   try {
-    const realise = await realiser(plan, around);
+    const { realise } = await realiser(plan, around);
     for (const sidecar of plan.sidecars) {
       await run.start(realise(sidecar));
     }
@@ -85,20 +112,24 @@ export async function execute(plan: Plan, driver: Driver, around: Surroundings):
 }
 
 /** Gives the plan's sidecars what only a run has: the session's ID, and with it names, labels and environment. */
-async function realiser(plan: Plan, around: Surroundings): Promise<(sidecar: Sidecar) => Realised> {
+export async function realiser(
+  plan: Plan,
+  around: Context,
+): Promise<{ readonly session: string; readonly realise: (sidecar: Sidecar) => Realised }> {
   const session = newSession();
+  const attached = plan.session.kind === "exec" ? plan.session.attach : undefined;
   const labels = {
     "cdebug.session": session,
     "cdebug.target": plan.target.id,
     "cdebug.plan": await digest(plan),
-    "cdebug.command": plan.request.argv.join(" ").slice(0, COMMAND_LABEL_LENGTH),
+    "cdebug.command": titleOf(plan.request).slice(0, COMMAND_LABEL_LENGTH),
     ...plan.session.detach ? { "cdebug.detached": "true" } : { "cdebug.owner": around.owner },
   };
-  return (sidecar) => ({
+  const realise = (sidecar: Sidecar): Realised => ({
     sidecar,
     target: plan.target,
     name: sidecar.containerName ??
-      `cdebug-${session}${sidecar.name === plan.session.attach ? "" : `-${sidecar.name}`}`,
+      `cdebug-${session}${sidecar.name === attached ? "" : `-${sidecar.name}`}`,
     labels: { ...labels, "cdebug.role": sidecar.name },
     env: {
       ...resolveEnv(sidecar, around.env),
@@ -106,11 +137,13 @@ async function realiser(plan: Plan, around: Surroundings): Promise<(sidecar: Sid
     },
     detached: plan.session.detach,
   });
+  return { session, realise };
 }
 
 /** One run of a plan: what has been started, and how it is being ended. */
 class Session {
   readonly #plan: Plan;
+  readonly #session: ExecSession;
   readonly #driver: Driver;
   readonly #around: Surroundings;
   readonly #started: { spec: Realised; running: Running; ended: boolean }[] = [];
@@ -127,7 +160,9 @@ class Session {
   #undo: Realised | undefined;
 
   constructor(plan: Plan, driver: Driver, around: Surroundings) {
+    if (plan.session.kind !== "exec") throw new Error("the session is not one of exec");
     this.#plan = plan;
+    this.#session = plan.session;
     this.#driver = driver;
     this.#around = around;
     this.#unsubscribe = around.controls((control) => this.#obey(control));
@@ -222,11 +257,11 @@ class Session {
   }
 
   #attached() {
-    return this.#started.find(({ spec }) => spec.sidecar.name === this.#plan.session.attach);
+    return this.#started.find(({ spec }) => spec.sidecar.name === this.#session.attach);
   }
 
   #streams(sidecar: Sidecar): Streams {
-    if (sidecar.name !== this.#plan.session.attach) return {};
+    if (sidecar.name !== this.#session.attach) return {};
     const { stdin, stdout, stderr, size, inherit } = this.#around.streams;
     // Who reads the output may go first, as `head` does: that ends the session, it is no failure.
     const tolerant = (sink: NonNullable<Streams["stdout"]>) => {
@@ -395,7 +430,7 @@ class Session {
 }
 
 /** Waits for the end of something, however it ends, but not for ever: an engine may have stopped answering. */
-async function atMost(ms: number, ending: Promise<unknown> | undefined): Promise<void> {
+export async function atMost(ms: number, ending: Promise<unknown> | undefined): Promise<void> {
   if (ending === undefined) return;
   let timer;
   const late = new Promise<void>((resolve) => timer = setTimeout(resolve, ms));
@@ -404,7 +439,7 @@ async function atMost(ms: number, ending: Promise<unknown> | undefined): Promise
 }
 
 /** A stream that carries short words, or just its own end. */
-function channel() {
+export function channel() {
   let controller!: ReadableStreamDefaultController<Uint8Array>;
   let open = true;
   const stream = new ReadableStream<Uint8Array>({

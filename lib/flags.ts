@@ -32,7 +32,7 @@ export const COMMON_FLAGS = {
 
 /**
  * Reads flags up to the first word that is not one; all from there on is `rest`, untouched, so that a command's
- * own flags need no `--`. With `anywhere`, flags may also follow the words. Short flags combine (`-it`), values
+ * own flags need no `--`. With `anywhere`, flags may also follow the words; with `parted`, what follows `--` is `behind`, not `rest`. Short flags combine (`-it`), values
  * follow as a word, after `=`, or right behind a short flag; booleans take `=true` and `=false`. Throws
  * CdebugError for an empty value, and for anything that is not in the table, naming what is nearest.
  *
@@ -42,12 +42,13 @@ export function parseFlags<F extends Flags>(
   command: string,
   flags: F,
   argv: readonly string[],
-  options: { readonly anywhere?: boolean } = {},
-): { values: Values<F>; rest: string[] } {
+  options: { readonly anywhere?: boolean; readonly parted?: boolean } = {},
+): { values: Values<F>; rest: string[]; behind?: string[] } {
   const refuse = (text: string, hint = `cdebug ${command} --help`) =>
     new CdebugError(`Cannot run ${command}: ${text}`, { hint });
   const values: Record<string, unknown> = {};
   const rest: string[] = [];
+  const behind: string[] = [];
   const words = [...argv];
 
   const take = (name: string, shown: string, flag: Flag, value: string | undefined) => {
@@ -69,7 +70,7 @@ export function parseFlags<F extends Flags>(
   while (words.length > 0) {
     const word = words.shift()!;
     if (word === "--") {
-      rest.push(...words.splice(0));
+      (options.parted ? behind : rest).push(...words.splice(0));
     } else if (word.startsWith("--")) {
       const [, name, value] = /^--([^=]*)(?:=(.*))?$/s.exec(word)!;
       const flag = Object.hasOwn(flags, name!) ? flags[name!] : undefined;
@@ -96,7 +97,7 @@ export function parseFlags<F extends Flags>(
       if (!options.anywhere) rest.push(...words.splice(0));
     }
   }
-  return { values: values as Values<F>, rest };
+  return { values: values as Values<F>, rest, ...options.parted && { behind } };
 }
 
 /** The table as help shows it: a line a flag, the texts aligned. */

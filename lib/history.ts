@@ -43,8 +43,8 @@ export interface Recording {
 
 /** The plan with every environment value taken out: they are often secrets. */
 export function withoutValues(plan: Plan): Plan {
-  const hide = <T extends { env?: Record<string, string | null> }>(part: T) =>
-    part.env === undefined
+  const hide = <T extends object>(part: T): T =>
+    !("env" in part) || typeof part.env !== "object" || part.env === null
       ? part
       : { ...part, env: Object.fromEntries(Object.keys(part.env).map((name) => [name, null])) };
   return { ...plan, request: hide(plan.request), sidecars: plan.sidecars.map(hide) };

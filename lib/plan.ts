@@ -77,6 +77,27 @@ const execRequest = v.strictObject({
   timeoutSeconds: v.exactOptional(seconds),
 });
 
+const protocol = v.picklist(["tcp", "udp"]);
+const port = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(65535));
+const via = v.picklist(["relay", "direct", "chain", "stream", "reverse"]);
+
+const forwardRequest = v.strictObject({
+  command: v.literal("port-forward"),
+  target: described(text, "The target as the user named it."),
+  argv: described(texts, "The command that is run while the forwards last, exactly as typed."),
+  forwards: described(
+    v.pipe(v.array(v.pipe(text, v.regex(/^-[LR] \S+$/, "Expected -L or -R and a forward"))), v.minLength(1)),
+    "Each -L and -R with its value, as typed.",
+  ),
+  via: v.exactOptional(via),
+  image: described(v.exactOptional(text), "The forwarder's image, as the user named it."),
+  pull: v.exactOptional(pullPolicy),
+  platform: v.exactOptional(text),
+  detach: v.exactOptional(flag),
+  runtime: v.exactOptional(text),
+  runningTimeoutSeconds: v.exactOptional(seconds),
+});
+
 const target = v.strictObject({
   engine: text,
   state: described(
@@ -113,6 +134,10 @@ const target = v.strictObject({
   securityOptions: described(
     texts,
     "seccomp, AppArmor, SELinux and no-new-privileges settings, in the engine's words.",
+  ),
+  networks: described(
+    v.exactOptional(v.array(v.strictObject({ name: text, address: text }))),
+    "The engine's networks that it is on, where the plan depends on them.",
   ),
 });
 
@@ -182,6 +207,29 @@ const sidecar = v.strictObject({
   dropLinuxCapabilities: v.exactOptional(texts),
   securityOptions: v.exactOptional(texts),
   mounts: v.exactOptional(v.array(mount)),
+  exchange: described(
+    v.exactOptional(path),
+    "A directory that it shares with this machine: made for the session, in one that is its user's alone.",
+  ),
+  volumes: described(
+    v.exactOptional(v.array(path)),
+    "Directories of the engine's, made for the container, gone with the last one that has them.",
+  ),
+  volumesFrom: described(v.exactOptional(name), "An earlier sidecar, whose volumes it has as well."),
+  network: described(v.exactOptional(text), "The engine's network that it is on."),
+  privateNetwork: described(
+    v.exactOptional(flag),
+    "It is on a network of the engine's that is made for it, and that nobody else is on.",
+  ),
+  publish: described(
+    v.exactOptional(v.array(v.strictObject({
+      host: described(text, "The address on this machine."),
+      port: described(port, "The port there; 0 is any."),
+      to: described(port, "The container's port."),
+      protocol,
+    }))),
+    "Ports of the container that the engine publishes.",
+  ),
   tmpfs: described(
     v.exactOptional(v.array(path)),
     "Directories in memory, of the sidecar's own, from which programs can be run.",
@@ -217,12 +265,42 @@ const execSession = v.strictObject({
   timeoutSeconds: v.exactOptional(seconds),
 });
 
+const endpoint = v.union([
+  v.strictObject({ host: text, port }),
+  v.strictObject({ path: described(text, "Of a UNIX socket.") }),
+]);
+
+const forward = v.strictObject({
+  as: described(text, "As it was asked for, each port of a range by itself."),
+  protocol,
+  listen: described(endpoint, "Where connections are taken; port 0 is any."),
+  connect: described(endpoint, "Where they go."),
+  via: described(via, "How it goes; reverse listens in the target, all others on this machine."),
+  reason: described(text, "For people: why this way."),
+  sidecar: described(name, "Whose listener, or process for each connection, it is."),
+  socket: described(
+    v.exactOptional(path),
+    "The UNIX socket, below the sidecar's exchange, that joins cdebug and the sidecar.",
+  ),
+  exec: described(
+    v.exactOptional(texts),
+    "The script's args, run beside it for each connection, that carry it on stdin and stdout; a reverse connection's name is added.",
+  ),
+});
+
+const forwardSession = v.strictObject({
+  kind: v.literal("forward"),
+  forwards: v.pipe(v.array(forward), v.minLength(1)),
+  detach: flag,
+  runningTimeoutSeconds: described(seconds, "How long a target may take to run again."),
+});
+
 const plan = v.strictObject({
   version: v.literal(PLAN_VERSION),
-  request: v.variant("command", [execRequest]),
+  request: v.variant("command", [execRequest, forwardRequest]),
   target,
   sidecars: v.pipe(v.array(sidecar), v.minLength(1)),
-  session: v.variant("kind", [execSession]),
+  session: v.variant("kind", [execSession, forwardSession]),
   leaves: described(
     texts,
     "For people: what stays behind when the session has ended.",
@@ -233,12 +311,19 @@ const plan = v.strictObject({
 export type Plan = v.InferOutput<typeof plan>;
 /** What the user asked for: enough to compile the plan again. */
 export type Request = Plan["request"];
+export type ExecRequest = Extract<Request, { command: "exec" }>;
+export type ForwardRequest = Extract<Request, { command: "port-forward" }>;
 /** The target as found, and as far as the compiler used it. */
 export type PlannedTarget = Plan["target"];
 /** One container that cdebug adds, independent of any engine. */
 export type Sidecar = Plan["sidecars"][number];
 /** What the user gets. */
 export type Session = Plan["session"];
+
+export type ExecSession = Extract<Session, { kind: "exec" }>;
+export type ForwardSession = Extract<Session, { kind: "forward" }>;
+export type Forward = ForwardSession["forwards"][number];
+export type Endpoint = Forward["listen"];
 
 /** A command that makes plans: a module of plans/. */
 export interface Planner<F extends Flags = Flags> {
@@ -250,8 +335,17 @@ export interface Planner<F extends Flags = Flags> {
   readonly flags: F;
   /** The flags that go without saying where the user picks the target from a list, and types no command. */
   implied?(values: Values<F>): readonly string[];
+  /** Flags may also stand behind the target, and a command of this machine's behind `--`. */
+  readonly interspersed?: boolean;
+  /** The plan depends on where the engine is. */
+  readonly asksLocality?: boolean;
   /** Reads a command line, already split into flags and words. Throws CdebugError where they contradict. */
-  request(values: Values<F>, words: readonly string[], around: RequestSurroundings): Request;
+  request(
+    values: Values<F>,
+    words: readonly string[],
+    around: RequestSurroundings,
+    command?: readonly string[],
+  ): Request;
   /** The toolkit that a request means. Throws CdebugError where the engine can have no such toolkit. */
   toolkit(request: Partial<Request>, capabilities: Capabilities): string;
   /** Makes the plan. Pure: the same request on the same target gives the same plan. */
@@ -406,22 +500,30 @@ function contradictions(plan: Plan): { keys: unknown[]; text: string }[] {
       });
     }
   });
-  plan.sidecars.forEach(({ joins, script, shell }, i) => {
-    if (joins !== undefined && !names.slice(0, i).includes(joins)) {
+  plan.sidecars.forEach(({ script, shell, ...sidecar }, i) => {
+    for (const key of ["joins", "volumesFrom"] as const) {
+      const earlier = sidecar[key];
+      if (earlier === undefined || names.slice(0, i).includes(earlier)) continue;
       faults.push({
-        keys: ["sidecars", i, "joins"],
-        text: `Expected the name of an earlier sidecar, found "${joins}"`,
+        keys: ["sidecars", i, key],
+        text: `Expected the name of an earlier sidecar, found "${earlier}"`,
       });
     }
     if ((script === undefined) !== (shell === undefined)) {
       faults.push({ keys: ["sidecars", i], text: "Expected shell and script, or neither" });
     }
   });
-  if (!names.includes(plan.session.attach)) {
-    faults.push({
-      keys: ["session", "attach"],
-      text: `Expected the name of a sidecar (${names.join(", ")}), found "${plan.session.attach}"`,
-    });
+  const { session } = plan;
+  const referred: [unknown[], string][] = session.kind === "exec"
+    ? [[["session", "attach"], session.attach]]
+    : session.forwards.map(({ sidecar }, i) => [["session", "forwards", i, "sidecar"], sidecar]);
+  for (const [keys, name] of referred) {
+    if (names.includes(name)) continue;
+    faults.push({ keys, text: `Expected the name of a sidecar (${names.join(", ")}), found "${name}"` });
+  }
+  const [wants, is] = [session.kind === "exec" ? "exec" : "port-forward", plan.request.command];
+  if (wants !== is) {
+    faults.push({ keys: ["session", "kind"], text: `Expected the session of ${is}, found ${session.kind}` });
   }
   return faults;
 }

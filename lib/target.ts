@@ -1,7 +1,7 @@
 /** How a target is named (the ref), and what is known of one once it has been looked at. */
 
 import { CdebugError, nearest } from "./errors.ts";
-import type { PlannedTarget } from "./plan.ts";
+import type { PlannedTarget, Request } from "./plan.ts";
 
 /** The target as observed once: a frozen snapshot. */
 export type Target = Readonly<PlannedTarget>;
@@ -22,8 +22,22 @@ export interface Capabilities {
   readonly images: boolean;
   /** How a sidecar gets the user's terminal: as its own, or one that cdebug relays. */
   readonly terminal: "relayed" | "inherited";
+  /** Where the engine is; there only for a compiler that asks for it. */
+  readonly locality?: Locality;
+  /** Whether a sidecar can have a PID namespace of its own; else it is in this machine's. */
+  readonly ownPids: boolean;
   /** Whether a sidecar can be made of a container's filesystem, with files put into it. */
   readonly snapshot: boolean;
+}
+
+/** Where the engine is, seen from here; it takes a look that most commands need not wait for. */
+export interface Locality {
+  /** Engine and cdebug share this machine's filesystem: a directory's sockets are reached from both sides. */
+  readonly hostSockets: boolean;
+  /** The ports that it publishes are this machine's. */
+  readonly publish: boolean;
+  /** The toolkit that forwards on it, where that is no image of its own. */
+  readonly forwarder?: string;
 }
 
 /** What is shown of a container in lists and suggestions. */
@@ -139,8 +153,13 @@ export function refOf({ engine, state, name }: Target): string {
 }
 
 /** The shortest text that `parseRef` reads as this container. */
-export function formatRef({ engine, name }: { readonly engine: Engine; readonly name: string }): string {
+export function formatRef({ engine, name }: { readonly engine: string; readonly name: string }): string {
   return engine === DEFAULT_ENGINE ? name : `${engine}://${name}`;
+}
+
+/** What a request does, in the user's words: the command, or the forwards. */
+export function titleOf(request: Request): string {
+  return (request.command === "exec" ? request.argv : request.forwards).join(" ");
 }
 
 /** What has changed between the target of a plan and the target of now, or nothing. */

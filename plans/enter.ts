@@ -1,5 +1,6 @@
 /** The entry script of an exec session, whole: what plans/enter/ holds in parts, one for each concern. */
 
+import posix from "./posix.sh" with { type: "text" };
 import enter from "./enter/enter.sh" with { type: "text" };
 import session from "./enter/session.sh" with { type: "text" };
 import toolkit from "./enter/toolkit.sh" with { type: "text" };
@@ -10,9 +11,10 @@ import launch from "./enter/launch.json" with { type: "json" };
 export const LAUNCH: Readonly<Record<string, string>> = { amd64: launch.x86_64, arm64: launch.aarch64 };
 
 /** POSIX sh, to be called as the head of enter.sh tells. */
-export const script = [enter, session, toolkit, user, launchFunction(), 'main "$@"\n'].join("\n");
+export const script = [enter, posix, session, toolkit, user, launchFunction(), 'main "$@"\n'].join("\n");
 
-function launchFunction(): string {
+/** The function `launch` of those scripts that bring the program, as POSIX sh. */
+export function launchFunction(): string {
   return `# Prints the program launch, of launch.c, for the toolkit's architecture.
 # shellcheck disable=SC2016,SC2183 # it is machine code
 launch() {

@@ -2,8 +2,9 @@
 
 import { CdebugError } from "../lib/errors.ts";
 import type { Values } from "../lib/flags.ts";
-import type { Plan, Request, RequestSurroundings, Sidecar } from "../lib/plan.ts";
+import type { ExecRequest, Plan, RequestSurroundings, Sidecar } from "../lib/plan.ts";
 import type { Capabilities, Target } from "../lib/target.ts";
+import { parseSeconds } from "./duration.ts";
 import { script } from "./enter.ts";
 import { copyOf, isTargetsOwn, leastRights, shareNamespaces } from "./sidecar.ts";
 
@@ -162,7 +163,7 @@ export function request(
   values: Values<typeof flags>,
   words: readonly string[],
   surroundings: RequestSurroundings,
-): Request {
+): ExecRequest {
   const [target, ...command] = words;
   // kubectl's users part the command with it; no command has this name.
   const argv = command[0] === "--" ? command.slice(1) : command;
@@ -172,7 +173,9 @@ export function request(
       "cdebug exec -it NAME; docker ps  lists the names",
     );
   }
-  const timeoutSeconds = values.timeout === undefined ? undefined : parseSeconds(values.timeout);
+  const timeoutSeconds = values.timeout === undefined
+    ? undefined
+    : parseSeconds(values.timeout, "exec: --timeout");
   if (values.detach && timeoutSeconds !== undefined) {
     throw refused(
       "--timeout cannot end a detached session",
@@ -215,8 +218,8 @@ export function request(
     ...values.entrypoint && { entrypoint: values.entrypoint },
     ...values["no-link"] && { noLink: true },
     ...values.stopped && { stopped: true },
-    ...values.toolkit && { toolkit: values.toolkit as NonNullable<Request["toolkit"]> },
-    ...values.root && { root: values.root as NonNullable<Request["root"]> },
+    ...values.toolkit && { toolkit: values.toolkit as NonNullable<ExecRequest["toolkit"]> },
+    ...values.root && { root: values.root as NonNullable<ExecRequest["root"]> },
     ...values.runtime && { runtime: values.runtime },
     ...timeoutSeconds !== undefined && { timeoutSeconds },
   };
@@ -224,7 +227,7 @@ export function request(
 
 /** The plan of a session. Pure: the same request on the same target gives the same plan. */
 export function compile(
-  request: Request,
+  request: ExecRequest,
   found: Target,
   capabilities: Capabilities,
 ): Plan {
@@ -301,10 +304,11 @@ export function compile(
     signal: ["signal"],
     ...!unwritten && !copy && { undo: ["undo", process] },
   };
+  const { networks: _networks, ...facts } = found;
   return {
     version: 1,
     request,
-    target: found,
+    target: facts,
     sidecars: copy ? [copy.sidecar, debugger_] : [debugger_],
     session: {
       kind: "exec",
@@ -323,7 +327,7 @@ export function compile(
 
 /** The toolkit that a request means. Throws CdebugError for an image where there can be none. */
 export function toolkit(
-  { image, defaultImage, platform, keep }: Partial<Request>,
+  { image, defaultImage, platform, keep }: Partial<ExecRequest>,
   { images }: Capabilities,
 ): string {
   if (images) return image ?? defaultImage ?? DEFAULT_IMAGE;
@@ -345,17 +349,6 @@ function refused(text: string, hint?: string): CdebugError {
   return new CdebugError(`Cannot run exec: ${text}`, {
     ...hint !== undefined && { hint },
   });
-}
-
-/** `90`, `30s`, `5m`, `1h` → seconds. */
-function parseSeconds(text: string): number {
-  const [, amount, unit = "s"] = /^(\d+(?:\.\d+)?)([smh])?$/.exec(text) ?? [];
-  const seconds = Number(amount) * { s: 1, m: 60, h: 3600 }[unit]!;
-  // Beyond this, timers wrap around and would fire at once.
-  if (!(seconds > 0 && seconds <= 24 * 86400)) {
-    throw refused(`--timeout takes a time such as 30s, 5m or 1h, at most 576h, not "${text}"`);
-  }
-  return seconds;
 }
 
 /** As docker: files first, then flags; a name without a value takes the value from cdebug's environment. */

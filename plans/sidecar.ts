@@ -1,7 +1,7 @@
 /** What every sidecar owes to its target: which namespaces it shares, and the least rights that will do. */
 
 import { CdebugError } from "../lib/errors.ts";
-import type { Request, Sidecar } from "../lib/plan.ts";
+import type { ExecRequest, Sidecar } from "../lib/plan.ts";
 import type { Capabilities, Target } from "../lib/target.ts";
 import { LAUNCH } from "./enter.ts";
 
@@ -55,7 +55,7 @@ export function shareNamespaces(
  */
 export function copyOf(
   found: Target,
-  { stopped, detach }: Pick<Request, "stopped" | "detach">,
+  { stopped, detach }: Pick<ExecRequest, "stopped" | "detach">,
   capabilities: Capabilities,
 ): { sidecar: Sidecar; target: Target } {
   const refused = (why: string, hint: string) =>

@@ -107,17 +107,17 @@ export function conformance(
   );
 
   containerTest(
-    "labelledImages() finds images by a label, and removeImage() removes them",
+    "labelled() finds images by a label, and removeResource() removes them",
     async (subject) => {
       const { driver } = subject;
-      assertEquals(await driver.labelledImages("cdebug.conformance"), []);
+      assertEquals(await driver.labelled("cdebug.conformance"), []);
       const id = await subject.labelled("cdebug.conformance");
-      const [found, ...more] = await driver.labelledImages("cdebug.conformance");
+      const [found, ...more] = await driver.labelled("cdebug.conformance");
       assertEquals([found?.id, found?.names, more.length], [id, [], 0]);
       assertEquals(Object.hasOwn(found!.labels, "cdebug.conformance"), true);
-      await driver.removeImage(id);
-      await driver.removeImage(id);
-      assertEquals(await driver.labelledImages("cdebug.conformance"), []);
+      await driver.removeResource({ kind: "image", id });
+      await driver.removeResource({ kind: "image", id });
+      assertEquals(await driver.labelled("cdebug.conformance"), []);
     },
   );
 

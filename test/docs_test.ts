@@ -9,9 +9,19 @@ const read = (path: string) => Deno.readTextFile(new URL(path, ROOT));
 
 Deno.test("README.md holds the help texts", async () => {
   const readme = await read("README.md");
-  const marked = /<!-- help: (\w+) -->\n[^]*?<!-- \/help -->/g;
+  const marked = /<!-- help: ([\w-]+) -->\n[^]*?<!-- \/help -->/g;
   const commands = [...readme.matchAll(marked)].map(([, command]) => command!);
-  assertEquals(commands, ["exec", "plan", "apply", "ls", "prune", "history", "doctor", "completion"]);
+  assertEquals(commands, [
+    "exec",
+    "port-forward",
+    "plan",
+    "apply",
+    "ls",
+    "prune",
+    "history",
+    "doctor",
+    "completion",
+  ]);
   let wanted = readme;
   for (const command of commands) {
     const help = await run(Deno.execPath(), ["run", "-A", new URL("main.ts", ROOT).href, command, "--help"]);

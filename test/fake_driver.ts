@@ -4,7 +4,7 @@
  * streams, exit codes and signals are real; namespaces and root filesystems are not.
  */
 
-import type { Driver, ImageFound, Progress, Realised, Running, Streams } from "../lib/driver.ts";
+import type { Driver, Progress, Realised, ResourceFound, Running, Streams } from "../lib/driver.ts";
 import { scriptCommand } from "../lib/driver.ts";
 import { CdebugError, nearest, NotFound } from "../lib/errors.ts";
 import type { Sidecar } from "../lib/plan.ts";
@@ -20,8 +20,8 @@ export interface FakeEngine extends Driver {
   readonly targets: Map<string, Target>;
   /** What has been added to the root of a container, by its ID: path → where a link leads. */
   readonly paths: Map<string, Map<string, string | undefined>>;
-  /** Images that carry labels, by their ID. */
-  readonly labelled: Map<string, ImageFound>;
+  /** Images and networks that carry labels, by their ID. */
+  readonly resources: Map<string, ResourceFound>;
   /** The names of the sidecars that exist, running or kept. */
   containers(): string[];
 }
@@ -85,21 +85,27 @@ export function openFake(): FakeEngine {
   const registry = new Set<string>();
   const targets = new Map([["web", fakeTarget()]]);
   const paths: FakeEngine["paths"] = new Map();
-  const labelled: FakeEngine["labelled"] = new Map();
+  const resources: FakeEngine["resources"] = new Map();
   let count = 0;
 
   const byId = (id: string) => [...containers.values()].find((container) => container.id === id);
 
   return {
     engine: "docker",
-    capabilities: { join: ["network", "pid", "ipc"], snapshot: true, images: true, terminal: "relayed" },
+    capabilities: {
+      join: ["network", "pid", "ipc"],
+      snapshot: true,
+      images: true,
+      terminal: "relayed",
+      ownPids: true,
+    },
     journal,
     specs,
     images,
     registry,
     targets,
     paths,
-    labelled,
+    resources,
     containers: () => [...containers.keys()],
 
     inspect(name, kind) {
@@ -155,12 +161,22 @@ export function openFake(): FakeEngine {
     added: (id) => Promise.resolve([...paths.get(id)?.keys() ?? []]),
     readLink: (id, path) => Promise.resolve(paths.get(id)?.get(path)),
     removeCommand: (name) => `fake rm ${name}`,
-    labelledImages: (label) =>
-      Promise.resolve([...labelled.values()].filter(({ labels }) => Object.hasOwn(labels, label))),
+    labelled: (label) =>
+      Promise.resolve([...resources.values()].filter(({ labels }) => Object.hasOwn(labels, label))),
+    locality: () => Promise.resolve({ hostSockets: true, publish: true }),
+    published: (id) =>
+      Promise.resolve(
+        (byId(id)?.spec.sidecar.publish ?? []).map(({ to, protocol, port }) => ({ to, protocol, port })),
+      ),
+    async ended(id, signal) {
+      while (!signal.aborted && [...targets.values()].some((target) => target.id === id)) {
+        await new Promise((resolve) => setTimeout(resolve, 10));
+      }
+    },
     hasImage: (name) => Promise.resolve(images.has(name)),
-    removeImage(id) {
-      journal.push(`remove image ${id}`);
-      labelled.delete(id);
+    removeResource({ kind, id }) {
+      journal.push(`remove ${kind} ${id}`);
+      resources.delete(id);
       return Promise.resolve();
     },
     describe: () =>

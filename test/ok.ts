@@ -1,6 +1,7 @@
 /** `deno task ok`: what must hold before each commit. Format, lint, types, shell scripts, all tests but the live. */
 
 import { script } from "../plans/enter.ts";
+import { scriptWithLaunch } from "../plans/port_forward.ts";
 import { hasProgram, install, obstacle, say } from "./engines/debian.ts";
 import { temporaryDirectory } from "./temporary.ts";
 
@@ -15,10 +16,14 @@ const checks: [name: string, command: string[]][] = [
 if (!await hasProgram("shellcheck") && !await obstacle()) await install({ shellcheck: "shellcheck" });
 const shell = await hasProgram("shellcheck");
 const directory = await temporaryDirectory();
-const whole = `${directory.path}/enter.sh`;
-await Deno.writeTextFile(whole, script);
+const scripts = { enter: script, forward: scriptWithLaunch };
+for (const [name, text] of Object.entries(scripts)) {
+  await Deno.writeTextFile(`${directory.path}/${name}.sh`, text);
+}
 if (shell) {
-  checks.push(["entry script", ["shellcheck", whole]]);
+  for (const name of Object.keys(scripts)) {
+    checks.push([`${name} script`, ["shellcheck", `${directory.path}/${name}.sh`]]);
+  }
   checks.push(["sidecar script", ["shellcheck", "lib/drivers/process/sidecar.sh"]]);
   checks.push(["completion", ["shellcheck", "--shell=bash", "lib/commands/completion/cdebug.bash"]]);
 }
@@ -39,6 +44,8 @@ for (const [name, [program, ...args]] of checks) {
   say(`${success ? "ok     " : skipped ? "skipped" : "FAILED "}  ${name}`);
   if (!success && !skipped) failed++;
 }
-if (!shell) say("skipped entry script, sidecar script, completion: shellcheck is not installed");
+if (!shell) {
+  say("skipped enter script, forward script, sidecar script, completion: shellcheck is not installed");
+}
 await directory[Symbol.asyncDispose]();
 Deno.exit(failed === 0 ? 0 : 1);

@@ -6,6 +6,7 @@ import type { Plan, Planner, Sidecar } from "../plan.ts";
 import { differences, refOf, type Target } from "../target.ts";
 import { confirm } from "../terminal.ts";
 import { openTarget } from "./find.ts";
+import { capabilitiesFor } from "./live.ts";
 import { note, print, runPlan } from "./session.ts";
 
 export const summary = "Run a saved plan";
@@ -22,6 +23,13 @@ export const flags = {
     value: "REF",
     help: "Make the plan again for the target of today, or for another one",
   },
+  output: {
+    type: "string",
+    short: "o",
+    choices: ["json"],
+    help: "Print the events of forwards for programs, a line each, on stdout",
+  },
+  verbose: { type: "boolean", short: "v", help: "Tell of each connection of forwards" },
   quiet: { type: "boolean", short: "q", help: "Print nothing but the command's output and failures" },
   ...COMMON_FLAGS,
 } as const satisfies Flags;
@@ -69,15 +77,22 @@ export async function apply(
     { quiet },
   );
   const { driver, target } = found;
+  const planner = await planners(saved.request.command);
+  const request = { ...saved.request, target: found.ref };
+  const capabilities = await capabilitiesFor(planner, driver);
+  const replan = (target: Target) => planner.compile(request, target, capabilities);
   if (again) {
-    const request = { ...saved.request, target: found.ref };
-    const planner = await planners(saved.request.command);
-    plan = planner.compile(request, target, driver.capabilities);
+    plan = replan(target);
     if (!quiet) { for (const line of changes(saved, plan)) note(line); }
   } else refuseStale(saved, target, file);
 
   await confirmRights(extraRights(plan, target), values.yes ?? false);
-  return await runPlan(plan, driver, { quiet });
+  return await runPlan(plan, driver, {
+    quiet,
+    replan,
+    json: values.output === "json",
+    verbose: values.verbose ?? false,
+  });
 }
 
 /** `--retarget REF FILE` → `--retarget=REF FILE`; with a single word, that is the file. */
@@ -133,7 +148,7 @@ function extraRightsOf(sidecar: Sidecar, target: Target): string[] {
   const found: string[] = [];
   if (sidecar.privileged && !target.privileged) found.push("privileged, all rights on the engine's machine");
   const added = (sidecar.addLinuxCapabilities ?? []).filter((name) =>
-    !target.addLinuxCapabilities.includes(name)
+    !target.addLinuxCapabilities.includes(name) && !target.addLinuxCapabilities.includes("ALL")
   );
   if (added.length > 0) found.push(`Linux capabilities ${added.join(", ")}`);
   const kept = target.dropLinuxCapabilities.filter((name) =>

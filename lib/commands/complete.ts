@@ -12,7 +12,7 @@ import { print } from "./session.ts";
 const DEADLINE_MS = 200;
 
 type Name = keyof typeof COMMANDS;
-type Planners = { readonly exec: () => Promise<Planner> };
+type Planners = Readonly<Record<"exec" | "port-forward", () => Promise<Planner>>>;
 
 /** What a command line may hold, from its command on. */
 export interface Syntax {
@@ -57,13 +57,13 @@ export async function complete(words: readonly string[], planners: Planners): Pr
 /** The syntax of all of cdebug; a command's own is loaded when it is asked for. */
 export function syntaxOf(planners: Planners): Syntax {
   const nothing = () => ({});
-  const live = async (load: () => Promise<Planner>): Promise<Syntax> => ({
-    flags: { ...(await load()).flags, ...LIVE_FLAGS },
-    words: ["REF"],
-    passesOn: true,
-  });
+  const live = async (load: () => Promise<Planner>): Promise<Syntax> => {
+    const { flags, interspersed } = await load();
+    return { flags: { ...flags, ...LIVE_FLAGS }, words: ["REF"], ...!interspersed && { passesOn: true } };
+  };
   const syntaxes: Readonly<Record<Name, Command["syntax"]>> = {
     exec: () => live(planners.exec),
+    "port-forward": () => live(planners["port-forward"]),
     plan: () => ({
       flags: { help: COMMON_FLAGS.help },
       commands: {

@@ -6,6 +6,7 @@ import { print } from "./session.ts";
 /** The commands that users are told of, and what each does. */
 export const COMMANDS = {
   exec: "Run a command, or a shell, with your own tools in a container",
+  "port-forward": "Forward ports from a container to this machine, and back",
   plan: "Print what a command would do, to review, keep and apply",
   apply: "Run a saved plan",
   ls: "List the sessions",
@@ -22,11 +23,12 @@ const text = `Usage: cdebug COMMAND [FLAGS] ...
 Debug containers that have no shell and no tools. Nothing is restarted, nothing is left behind.
 
 Commands:
-${Object.entries(COMMANDS).map(([name, summary]) => `  ${name.padEnd(12)}${summary}`).join("\n")}
+${Object.entries(COMMANDS).map(([name, summary]) => `  ${name.padEnd(14)}${summary}`).join("\n")}
 
 Examples:
   cdebug exec -it web                          a shell in container web
   cdebug exec web ps                           its processes
+  cdebug port-forward web -L 8080:80           its port 80 is http://127.0.0.1:8080
   cdebug exec --dry-run web ps                 what would be done, and why
 
 cdebug COMMAND --help tells more.

@@ -3,6 +3,7 @@
 import { CdebugError, nearest, printable } from "../errors.ts";
 import { COMMON_FLAGS, type Flags, formatFlags, parseFlags } from "../flags.ts";
 import { clearRuns, type Entry, listRuns, readRun, type Run, standing } from "../history.ts";
+import { titleOf } from "../target.ts";
 import { confirm } from "../terminal.ts";
 import { age, count, formatTable, OUTPUT_FLAG, printAs, shorten } from "./output.ts";
 import { print } from "./session.ts";
@@ -76,7 +77,7 @@ async function list(output: string | undefined): Promise<void> {
             String(number),
             age(new Date(run.startedAt)),
             run.plan.request.target,
-            shorten(run.plan.request.argv.join(" "), COMMAND_WIDTH),
+            shorten(titleOf(run.plan.request), COMMAND_WIDTH),
             endingOf(run, state!),
             run.durationMs === undefined ? "" : `${(run.durationMs / 1000).toFixed(1)} s`,
           ]

@@ -4,6 +4,7 @@ import type { Driver } from "../driver.ts";
 import { CdebugError, reason } from "../errors.ts";
 import { COMMON_FLAGS, type Flags, formatFlags, parseFlags, type Values } from "../flags.ts";
 import type { Plan, Planner, RequestSurroundings } from "../plan.ts";
+import type { Capabilities, Target } from "../target.ts";
 import { confirm, isInteractive } from "../terminal.ts";
 import { openTarget } from "./find.ts";
 import { print, runPlan, say } from "./session.ts";
@@ -27,7 +28,9 @@ export async function live<F extends Flags>(
   options: { print: boolean },
 ): Promise<number> {
   const flags = { ...planner.flags, ...LIVE_FLAGS };
-  const { values, rest } = parseFlags(name, flags, argv);
+  const interspersed = planner.interspersed ?? false;
+  const parsing = { anywhere: interspersed, parted: interspersed };
+  const { values, rest, behind } = parseFlags(name, flags, argv, parsing);
   // The compiler does not see that the values of two tables are the values of each.
   const own = values as Values<F>;
   const common = values as Values<typeof LIVE_FLAGS>;
@@ -38,33 +41,52 @@ export async function live<F extends Flags>(
   if (rest.length === 0 && isInteractive()) {
     const words = [...planner.implied?.(own) ?? [], ...argv];
     // What is wrong with the flags is told before anybody picks a target for them.
-    const whole = parseFlags(name, flags, words).values as Values<F>;
-    const { runtime } = planner.request(whole, ["TARGET"], aroundRequest());
+    const whole = parseFlags(name, flags, words, parsing).values as Values<F>;
+    const { runtime } = planner.request(whole, ["TARGET"], aroundRequest(), behind);
     const { formatCommandLine, pickTarget } = await import("./picker.ts");
-    words.push(await pickTarget(name, runtime));
+    const picked = await pickTarget(name, runtime);
+    words.splice(interspersed && words.includes("--") ? words.indexOf("--") : words.length, 0, picked);
     if (!common.quiet) say(formatCommandLine(["cdebug", ...name.split(" "), ...words]));
     return await live(name, planner, words, options);
   }
-  let request = planner.request(own, rest, aroundRequest());
+  let request = planner.request(own, rest, aroundRequest(), behind);
   const printing = options.print || common["dry-run"];
   const quiet = common.quiet ?? false;
   await using found = await openTarget(request.target, request.runtime, { quiet });
   const { driver, target } = found;
   request = { ...request, target: found.ref };
   const remark = printing || quiet ? undefined : orphanRemark(driver, request.runtime);
-  if (target.state === "stopped" && !request.stopped && !printing && Deno.stdin.isTerminal()) {
+  if (
+    request.command === "exec" && target.state === "stopped" && !request.stopped && !printing &&
+    Deno.stdin.isTerminal()
+  ) {
     const stopped = await confirm(
       `"${target.name}" is not running (exit code ${target.exitCode}). Take a throw-away copy of its filesystem?`,
     );
     request = { ...request, ...stopped && { stopped } };
   }
-  const plan: Plan = planner.compile(request, target, driver.capabilities);
+  const capabilities = await capabilitiesFor(planner, driver);
+  const replan = (target: Target) => planner.compile(request, target, capabilities);
+  const plan: Plan = replan(target);
   if (printing) {
     const { formatPlan } = await import("../plan.ts");
     await print(formatPlan(plan, { showValues: common["show-values"] ?? false }));
     return 0;
   }
-  return await runPlan(plan, driver, { quiet, ...remark && { remark } });
+  return await runPlan(plan, driver, {
+    quiet,
+    replan,
+    json: own["output"] === "json",
+    verbose: own["verbose"] === true,
+    ...remark && { remark },
+  });
+}
+
+/** What a compiler is told of the driver. */
+export async function capabilitiesFor(planner: Planner, driver: Driver): Promise<Capabilities> {
+  return planner.asksLocality
+    ? { ...driver.capabilities, locality: await driver.locality() }
+    : driver.capabilities;
 }
 
 /**

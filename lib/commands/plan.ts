@@ -6,9 +6,10 @@ import { live } from "./live.ts";
 import { print } from "./session.ts";
 
 const help = `Usage: cdebug plan exec [FLAGS] TARGET [COMMAND [ARG...]]
+       cdebug plan port-forward [FLAGS] TARGET -L FORWARD|-R FORWARD...
        cdebug plan schema
 
-Prints the plan that cdebug exec would run: the containers, their rights, why, and what is left behind. Nothing
+Prints the plan that the command would run: the containers, their rights, why, and what is left behind. Nothing
 is created, pulled or changed. cdebug apply runs it. Values of -e are left out unless --show-values is given.
 
 Examples:

@@ -2,6 +2,7 @@
 
 import type { Driver } from "../driver.ts";
 import { CdebugError, EXIT, printable, reason } from "../errors.ts";
+import { staleExchanges } from "../exchange.ts";
 import { execute } from "../executor.ts";
 import { COMMON_FLAGS, type Flags, formatFlags, parseFlags } from "../flags.ts";
 import { ownIdentity } from "../owner.ts";
@@ -27,16 +28,18 @@ export const flags = {
   ...COMMON_FLAGS,
 } as const satisfies Flags;
 
-const help = `Usage: cdebug prune [FLAGS] [ENGINE://]
+const help = `Usage: cdebug prune [FLAGS] [ENGINE://] [SESSION...]
 
 Removes what belongs to no living session, on all engines that answer or on one: sidecars that have ended, or
-whose cdebug is dead; their links in running targets; and snapshots that no container uses. Prints what it has
-removed. Sessions whose cdebug lives, or runs on another machine, are left alone, and so are detached ones.
+whose cdebug is dead; their links in running targets; snapshots and networks that no container uses; and directories of forwards. Prints what it has
+removed. Sessions whose cdebug lives, or runs on another machine, are left alone, and so are detached ones; those
+that are named, as cdebug ls shows them, are ended instead, whatever they are.
 
 Examples:
   cdebug prune --dry-run                       what would be removed
   cdebug prune                                 asks first
   cdebug prune --yes podman://                 Podman's only, without asking
+  cdebug prune --yes 6cd0d060                  ends a detached session
 
 Flags:
 ${formatFlags(flags)}
@@ -44,9 +47,9 @@ ${formatFlags(flags)}
 
 /** Something that is left of a session. */
 export type Leftover =
-  | { readonly kind: "container"; readonly id: string; readonly name: string }
+  | { readonly kind: "container"; readonly id: string; readonly name: string; readonly session: string }
   | { readonly kind: "link"; readonly target: Candidate; readonly path: string }
-  | { readonly kind: "image"; readonly id: string; readonly name: string };
+  | { readonly kind: "image" | "network"; readonly id: string; readonly name: string };
 
 /** Runs `cdebug prune` and returns its exit code. `planner` makes the sessions that remove links. */
 export async function prune(argv: readonly string[], planner: () => Promise<Planner>): Promise<number> {
@@ -55,17 +58,31 @@ export async function prune(argv: readonly string[], planner: () => Promise<Plan
     await print(help);
     return 0;
   }
-  await using engines = await askEngines("prune", rest, values.runtime, (driver) => driver.list());
+  const named = rest.filter((word) => SESSION.test(word));
+  const words = rest.filter((word) => !SESSION.test(word));
+  await using engines = await askEngines("prune", words, values.runtime, (driver) => driver.list());
   let code = engines.tellFailures();
   const found = await Promise.all(
     engines.answers.map(async ({ driver, answer }) => ({
       driver,
-      leftovers: await findLeftovers(driver, answer),
+      leftovers: named.length > 0
+        ? await partsOf(driver, answer, named)
+        : await findLeftovers(driver, answer),
     })),
   );
-  const all = found.flatMap(({ driver, leftovers }) =>
-    leftovers.map((leftover) => describe(driver, leftover))
-  );
+  for (const session of named) {
+    if (found.some(({ leftovers }) => leftovers.some((leftover) => sessionOf(leftover) === session))) {
+      continue;
+    }
+    throw new CdebugError(`Cannot end session "${session}": no engine that answers has it`, {
+      hint: "cdebug ls  lists the sessions",
+    });
+  }
+  const directories = named.length > 0 ? [] : await staleExchanges();
+  const all = [
+    ...found.flatMap(({ driver, leftovers }) => leftovers.map((leftover) => describe(driver, leftover))),
+    ...directories.map((directory) => `directory ${directory}`),
+  ];
   if (values["dry-run"]) {
     await print(all.map((line) => `${line}\n`).join(""));
     return code;
@@ -74,7 +91,10 @@ export async function prune(argv: readonly string[], planner: () => Promise<Plan
     if (!values.quiet) note("There is nothing to remove");
     return code;
   }
-  if (!values.yes) await agree(all, found.flatMap(({ leftovers }) => leftovers));
+  if (!values.yes) {
+    const kinds = found.flatMap(({ leftovers }) => leftovers.map(({ kind }) => kind));
+    await agree(all, [...kinds, ...directories.map(() => "directory" as const)]);
+  }
 
   for (const { driver, leftovers } of found) {
     const sweep = async (target: Candidate) => await sweepLinks(await planner(), driver, target, values);
@@ -83,7 +103,36 @@ export async function prune(argv: readonly string[], planner: () => Promise<Plan
       else if (!values.quiet) await print(`${describe(driver, leftover)}\n`);
     }
   }
+  for (const directory of directories) {
+    await Deno.remove(directory, { recursive: true });
+    if (!values.quiet) await print(`directory ${directory}\n`);
+  }
   return code;
+}
+
+/** As `cdebug ls` shows them. */
+const SESSION = /^[0-9a-f]{8}$/;
+
+function sessionOf(leftover: Leftover): string | undefined {
+  return leftover.kind === "container" ? leftover.session : undefined;
+}
+
+/** What there is of some sessions, alive or not. */
+async function partsOf(
+  driver: Driver,
+  containers: readonly Candidate[],
+  sessions: readonly string[],
+): Promise<Leftover[]> {
+  const own = containers.flatMap(({ id, name, labels }) => {
+    const session = labels["cdebug.session"];
+    return session !== undefined && sessions.includes(session)
+      ? [{ kind: "container" as const, id, name, session }]
+      : [];
+  });
+  const resources = (await driver.labelled("cdebug.session"))
+    .filter(({ labels }) => sessions.includes(labels["cdebug.session"] ?? ""))
+    .map(({ kind, id, names }) => ({ kind, id, name: names[0] ?? id }));
+  return [...own, ...resources];
 }
 
 /**
@@ -92,29 +141,29 @@ export async function prune(argv: readonly string[], planner: () => Promise<Plan
  */
 export async function findLeftovers(driver: Driver, containers: readonly Candidate[]): Promise<Leftover[]> {
   const isSidecar = ({ labels }: Candidate) => labels["cdebug.session"] !== undefined;
-  const [links, images] = await Promise.all([
+  const [links, resources] = await Promise.all([
     Promise.all(
       containers
         .filter((container) => container.state === "running" && !isSidecar(container))
         .map(async (target) => ({ target, paths: await linksIn(driver, target) })),
     ),
-    driver.labelledImages("cdebug.session"),
+    driver.labelled("cdebug.session"),
   ]);
   // Only now: a session that has begun meanwhile has its container before its link.
   const now = await driver.list();
   const sessions = await findSessions(driver, now);
   const living = sessions.filter(({ over }) => !over);
   const unused = [];
-  for (const { id, names, labels } of images) {
+  for (const { kind, id, names, labels } of resources) {
     const used = now.some(({ imageId }) => imageId === id) ||
       living.some(({ session }) => session === labels["cdebug.session"]) || await mayBeOwned(labels);
     // A name of the user's own says that the image is wanted: a sidecar's labels pass to what is made of it.
     const ownName = names.some((name) => !/^(localhost\/)?cdebug-/.test(name));
-    if (!used && !ownName) unused.push({ kind: "image" as const, id, name: names[0] ?? id });
+    if (!used && !ownName) unused.push({ kind, id, name: names[0] ?? id });
   }
   return [
-    ...sessions.filter(({ over }) => over).flatMap(({ containers }) =>
-      containers.map(({ id, name }) => ({ kind: "container" as const, id, name }))
+    ...sessions.filter(({ over }) => over).flatMap(({ session, containers }) =>
+      containers.map(({ id, name }) => ({ kind: "container" as const, id, name, session }))
     ),
     ...links.flatMap(({ target, paths }) => {
       const here = living.filter((session) => session.target.id === target.id);
@@ -154,7 +203,7 @@ async function* remove(
   for (const leftover of leftovers) {
     if (leftover.kind === "link") continue;
     try {
-      await (leftover.kind === "container" ? driver.remove(leftover.id) : driver.removeImage(leftover.id));
+      await (leftover.kind === "container" ? driver.remove(leftover.id) : driver.removeResource(leftover));
       yield { leftover };
     } catch (error) {
       yield failed(leftover, error);
@@ -218,9 +267,12 @@ function describe({ engine }: Driver, leftover: Leftover): string {
 }
 
 /** Throws CdebugError unless the user says yes. */
-async function agree(lines: readonly string[], leftovers: readonly Leftover[]): Promise<void> {
-  const counts = (["container", "link", "image"] as const)
-    .map((kind) => [leftovers.filter((leftover) => leftover.kind === kind).length, kind] as const)
+async function agree(
+  lines: readonly string[],
+  kinds: readonly (Leftover["kind"] | "directory")[],
+): Promise<void> {
+  const counts = (["container", "link", "image", "network", "directory"] as const)
+    .map((kind) => [kinds.filter((other) => other === kind).length, kind] as const)
     .filter(([number]) => number > 0)
     .map(([number, kind]) => count(number, kind));
   const what = [counts.slice(0, -1).join(", "), counts.at(-1)].filter(Boolean).join(" and ");

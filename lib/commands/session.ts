@@ -6,19 +6,32 @@ import { type Control, type Event, execute, type SignalName, SIGNALS } from "../
 import { record } from "../history.ts";
 import { ownIdentity } from "../owner.ts";
 import type { Plan } from "../plan.ts";
+import type { Target } from "../target.ts";
 import { detachKeys, rawMode, terminalSize } from "../terminal.ts";
+
+export interface RunOptions {
+  readonly quiet: boolean;
+  readonly remark?: Promise<string | undefined>;
+  /** The plan for the target as it is after a restart. */
+  readonly replan: (target: Target) => Plan;
+  /** What happens to forwards is printed for programs. */
+  readonly json: boolean;
+  /** Each connection of a forward is told of. */
+  readonly verbose: boolean;
+}
 
 /**
  * Runs the plan and returns cdebug's exit code. Throws CdebugError where cdebug itself failed. A remark is printed
  * when it comes: never into a session's output, but before it or after.
  */
-export async function runPlan(
-  plan: Plan,
-  driver: Driver,
-  options: { quiet: boolean; remark?: Promise<string | undefined> },
-): Promise<number> {
-  const sidecar = plan.sidecars.find(({ name }) => name === plan.session.attach)!;
-  const { detach } = plan.session;
+export async function runPlan(plan: Plan, driver: Driver, options: RunOptions): Promise<number> {
+  const { session } = plan;
+  if (session.kind === "forward") {
+    const { runForwards } = await import("./forwards.ts");
+    return await runForwards(plan, session, driver, options);
+  }
+  const sidecar = plan.sidecars.find(({ name }) => name === session.attach)!;
+  const { detach } = session;
   const interactive = sidecar.stdin === "open" && !detach;
   const typed = sidecar.tty && interactive;
   const inherits = sidecar.tty && !detach && driver.capabilities.terminal === "inherited";
@@ -116,7 +129,7 @@ export async function runPlan(
 }
 
 /** Calls back for each signal of the user's, with how many of its name have come. */
-function listen(
+export function listen(
   signalled: (name: SignalName, count: number) => void,
   resized: (() => void) | undefined,
 ): () => void {
@@ -172,7 +185,7 @@ function writeTo(file: { write(chunk: Uint8Array): Promise<number> }): (chunk: U
 }
 
 /** What people read about a session: on stderr, progress on a terminal only. */
-function newPrinter(quiet: boolean) {
+export function newPrinter(quiet: boolean) {
   const terminal = Deno.stderr.isTerminal();
   const layers = new Map<string, string>();
   const write = (text: string) => {
@@ -215,6 +228,14 @@ function newPrinter(quiet: boolean) {
           write(`cdebug: Left behind: ${printable(event.what)}\n`);
           if (event.hint) write(`Hint: ${event.hint}\n`);
           break;
+        case "ready":
+        case "opened":
+        case "closed":
+        case "complained":
+        case "lost":
+        case "restored":
+        case "ended":
+          break; // forwards are told of by who runs them
         default:
           event satisfies never;
       }

@@ -6,6 +6,10 @@
  *                                     its own loader, with the library path in ROOT/.cdebug/libraries; its script's
  *                                     interpreter, likewise; or, where it is static, just itself
  *   launch IDS ROOT PROGRAM ARG...    enters ROOT as UID:GID[,GROUP...], or as who it is where IDS is "-"
+ *   launch datagrams PROGRAM ARG...   carries datagrams over its stdin and stdout, a stream, each behind its length in two
+ *                                     bytes, the higher first; PROGRAM has them as they are on its own stdin and stdout
+ *   launch stream PROGRAM ARG...      the same the other way round: its own stdin and stdout are a datagram socket,
+ *                                     PROGRAM's are the stream; both end after a minute without a datagram
  *   launch hold                       waits, as the first process of a container, for SIGTERM; reaps what is left to it
  *
  * A variable would do for the library path, but the programs of the other root filesystem would inherit it.
@@ -16,7 +20,10 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/prctl.h>
+#include <linux/time_types.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 
 enum { path_size = 4096, head_size = 4096, libraries_size = 1 << 16, links = 40, interpreters = 5, prefixes = 16, most_groups = 1024 };
@@ -256,12 +263,64 @@ static _Noreturn void hold(void) {
   }
 }
 
+static _Noreturn void end(int code) {
+  for (;;) call(SYS_exit_group, code, 0, 0, 0);
+}
+
+static _Noreturn void carry(int own_is_stream, char **args) {
+  enum { most = 65535, idle_seconds = 60 };
+  static unsigned char datagram[2 + most], stream[2 * (2 + most)];
+  int pair[2];
+  if (call(SYS_socketpair, AF_UNIX, own_is_stream ? SOCK_SEQPACKET : SOCK_STREAM, 0, pair)) end(refused);
+  long child = call(SYS_clone, SIGCHLD, 0, 0, 0);
+  if (child < 0) end(refused);
+  if (child == 0) {
+    call(SYS_dup3, pair[1], 0, 0, 0);
+    call(SYS_dup3, pair[1], 1, 0, 0);
+    call(SYS_close, pair[0], 0, 0, 0);
+    call(SYS_close, pair[1], 0, 0, 0);
+    call(SYS_execve, *args, args, environment, 0);
+    fail(not_found, "run ", *args, "");
+  }
+  call(SYS_close, pair[1], 0, 0, 0);
+  int stream_in = own_is_stream ? 0 : pair[0], stream_out = own_is_stream ? 1 : pair[0];
+  int datagram_in = own_is_stream ? pair[0] : 0, datagram_out = own_is_stream ? pair[0] : 1;
+  long filled = 0;
+  for (;;) {
+    struct pollfd ready[] = {{stream_in, POLLIN, 0}, {datagram_in, POLLIN, 0}};
+    struct __kernel_timespec idle = {idle_seconds, 0};
+    if (call(SYS_ppoll, ready, 2, &idle, 0) <= 0) end(0);
+    if (ready[1].revents) {
+      long size = call(SYS_read, datagram_in, datagram + 2, most, 0);
+      if (size < 0 || (size == 0 && own_is_stream)) end(size < 0);
+      datagram[0] = (unsigned char)(size >> 8), datagram[1] = (unsigned char)size;
+      for (long done = 0, got; done < size + 2; done += got) {
+        got = call(SYS_write, stream_out, datagram + done, size + 2 - done, 0);
+        if (got <= 0) end(1);
+      }
+    }
+    if (ready[0].revents) {
+      long got = call(SYS_read, stream_in, stream + filled, (long)sizeof stream - filled, 0);
+      if (got <= 0) end(got < 0);
+      filled += got;
+      long at = 0;
+      for (long size; filled - at >= 2 && filled - at - 2 >= (size = stream[at] << 8 | stream[at + 1]); at += 2 + size) {
+        call(SYS_write, datagram_out, stream + at + 2, size, 0); /* one that nobody takes is lost, as datagrams are */
+      }
+      for (long i = at; i < filled; i++) stream[i - at] = stream[i];
+      filled -= at;
+    }
+  }
+}
+
 __attribute__((used)) static _Noreturn void begin(long *stack) {
   long count = *stack;
   char **given = (char **)(stack + 1);
   environment = given + count + 1;
   if (count < 2) fail(refused, "launch: nothing is named", "", "");
   if (same(given[1], "hold")) hold();
+  if (count > 2 && same(given[1], "datagrams")) carry(1, given + 2);
+  if (count > 2 && same(given[1], "stream")) carry(0, given + 2);
   if (*given[1] != '/') {
     if (count < 4) fail(refused, "enter: IDS, ROOT and PROGRAM are needed", "", "");
     enter(given[1], given[2], given + 3);

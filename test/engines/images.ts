@@ -58,6 +58,20 @@ export async function fillWithBusybox(root: string, link = "busybox", busybox?: 
   }
 }
 
+/** A forwarder of Debian's socat, with the libraries that it is linked to, and busybox for a shell. */
+export async function importForwarder(client: Client, image: string): Promise<void> {
+  await install({ socat: "socat" });
+  await importRoot(client, image, ["ENV PATH=/bin"], async (root) => {
+    await fillWithBusybox(root);
+    const socat = (await run("sh", ["-c", "command -v socat"])).trim();
+    await Deno.copyFile(socat, `${root}/bin/socat`);
+    for (const [, library] of (await run("ldd", [socat])).matchAll(/(\/\S+) \(/g)) {
+      await Deno.mkdir(`${root}${library!.replace(/[^/]*$/, "")}`, { recursive: true });
+      await Deno.copyFile(library!, `${root}${library}`);
+    }
+  });
+}
+
 /** Makes an image of what `fill` puts into a directory, with `changes` as of `docker import -c`. */
 export async function importRoot(
   client: Client,

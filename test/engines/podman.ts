@@ -36,7 +36,7 @@ export async function startPodman(): Promise<Engine> {
   const bridge = bridgeName();
   const subnet = await freeSubnet();
 
-  // A network of its own without firewall rules.
+  // A network of its own, without firewall rules but those of the ports that are published.
   await Deno.writeTextFile(
     `${dir}/containers.conf`,
     `[containers]
@@ -59,7 +59,7 @@ default_network = "${bridge}"
         bridge,
         isGateway: true,
         ipam: { type: "host-local", dataDir: `${dir}/ipam`, ranges: [[{ subnet: `${subnet}.0/24` }]] },
-      }],
+      }, { type: "portmap", capabilities: { portMappings: true } }],
     }),
   );
   const daemon = Daemon.start(

@@ -5,10 +5,14 @@ import { ENGINES } from "../../lib/target.ts";
 import { findCandidates, type FindTargets, read, syntaxOf } from "../../lib/commands/complete.ts";
 import { COMMANDS } from "../../lib/commands/help.ts";
 import * as exec from "../../plans/exec.ts";
+import * as portForward from "../../plans/port_forward.ts";
 
 const pure = { permissions: "none" } as const;
 
-const cdebug = syntaxOf({ exec: () => Promise.resolve(exec) });
+const cdebug = syntaxOf({
+  exec: () => Promise.resolve(exec),
+  "port-forward": () => Promise.resolve(portForward),
+});
 const engines = ENGINES.map((engine) => `${engine}://`);
 
 /** What a line may end with, the words parted by blanks; of each candidate its value. */
@@ -29,7 +33,7 @@ Deno.test("completion: commands, with their summaries", pure, async () => {
 });
 
 Deno.test("completion: commands of commands", pure, async () => {
-  assertEquals(await values("plan "), ["exec", "schema"]);
+  assertEquals(await values("plan "), ["exec", "port-forward", "schema"]);
   assertEquals(await values("plan -"), ["-h", "--help"]);
   assertEquals(await values("completion "), ["bash", "zsh", "fish"]);
   assertEquals(await values("completion zsh "), []);

@@ -16,7 +16,7 @@ conformance("fake", () => {
     },
     labelled(label) {
       const id = "sha256:5eed";
-      driver.labelled.set(id, { id, names: [], labels: { [label]: "yes" } });
+      driver.resources.set(id, { kind: "image", id, names: [], labels: { [label]: "yes" } });
       return Promise.resolve(id);
     },
     [Symbol.asyncDispose]: () => Promise.resolve(),

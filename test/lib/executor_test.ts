@@ -4,9 +4,9 @@ import { temporaryDirectory } from "../temporary.ts";
 import type { Driver, Streams } from "../../lib/driver.ts";
 import { CdebugError } from "../../lib/errors.ts";
 import { type Control, type Event, execute, type Outcome } from "../../lib/executor.ts";
-import type { Plan, Sidecar } from "../../lib/plan.ts";
+import type { ExecSession, Plan, Sidecar } from "../../lib/plan.ts";
 
-function planOf(sidecar: Partial<Sidecar>, session: Partial<Plan["session"]> = {}): Plan {
+function planOf(sidecar: Partial<Sidecar>, session: Partial<ExecSession> = {}): Plan {
   return {
     version: 1,
     request: { command: "exec", target: "web", argv: ["true"], image: "busybox:musl" },

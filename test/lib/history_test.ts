@@ -3,7 +3,7 @@ import { fakeSidecar, fakeTarget } from "../fake_driver.ts";
 import { CdebugError } from "../../lib/errors.ts";
 import { clearRuns, listRuns, readRun, record, standing } from "../../lib/history.ts";
 import { ownIdentity } from "../../lib/owner.ts";
-import type { Plan } from "../../lib/plan.ts";
+import type { ExecRequest, Plan } from "../../lib/plan.ts";
 import { temporaryDirectory } from "../temporary.ts";
 
 const PLAN: Plan = {
@@ -38,7 +38,7 @@ historyTest("record() keeps a run, for its user only, without values", async (di
   const run = await readRun(1);
   assertEquals(run.ending, { kind: "exit", code: 3 });
   assert(run.durationMs! >= 0 && Math.abs(Date.now() - Date.parse(run.startedAt)) < 60_000);
-  assertEquals(run.plan.request.env, { SECRET: null, FROM_HERE: null });
+  assertEquals((run.plan.request as ExecRequest).env, { SECRET: null, FROM_HERE: null });
   assert(!(await Deno.readTextFile(`${dir}/1.json`)).includes("s3cret"));
   assertEquals([(await Deno.stat(dir)).mode! & 0o777, (await Deno.stat(`${dir}/1.json`)).mode! & 0o777], [
     0o700,

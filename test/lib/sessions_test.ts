@@ -141,7 +141,7 @@ Deno.test("findLeftovers() is what belongs to no living session", async () => {
     ]),
   );
   const image = (id: string, labels: Record<string, string>, names: string[] = []) =>
-    engine.labelled.set(id, { id, names, labels });
+    engine.resources.set(id, { kind: "image", id, names, labels });
   image("sha256:living", { "cdebug.session": "a11fe000" });
   image("sha256:starting", { "cdebug.session": "00000000", "cdebug.owner": ALIVE });
   image("sha256:stale", { "cdebug.session": "00000000" });

@@ -14,6 +14,7 @@ const capabilities = {
   snapshot: true,
   images: true,
   terminal: "relayed",
+  ownPids: true,
 } as const;
 
 const around: RequestSurroundings = {
@@ -67,6 +68,7 @@ golden("exec_process", () =>
       snapshot: false,
       images: false,
       terminal: "inherited",
+      ownPids: false,
       starting: ["SYS_CHROOT"],
       cannotCopy: { seccomp: "nobody can" },
     },

@@ -5,10 +5,11 @@ import type Dockerode from "dockerode";
 import type { Driver, Progress, Realised, Running, Size, Streams } from "../../driver.ts";
 import { scriptCommand } from "../../driver.ts";
 import { CdebugError, reason } from "../../errors.ts";
+import type { Sidecar } from "../../plan.ts";
 import type { Candidate } from "../../target.ts";
 import { type Api, ApiError, openApi } from "./api.ts";
 import type { DockerEngine, Endpoint } from "./endpoint.ts";
-import { added, describe, found, labelledImages, readLink, withLabel } from "./inventory.ts";
+import { added, describe, found, labelled, published, readLink, withLabel } from "./inventory.ts";
 import { join } from "./streams.ts";
 import { imageOf, inspectImage, notFound, platformOf, targetOf } from "./target.ts";
 
@@ -21,7 +22,7 @@ const REMOVAL_GRACE_MS = 15_000;
 export async function openDocker(engine: DockerEngine, address: string | undefined): Promise<Driver> {
   const api = await openApi(engine, address);
   const shared = `on ${api.endpoint.address}`;
-  const snapshots: Snapshots = new Map();
+  const made: Made = { images: new Map(), networks: new Map() };
 
   const list = async ({ label }: { label?: string } = {}): Promise<Candidate[]> => {
     const response = await api.request("GET", "/containers/json", {
@@ -45,6 +46,7 @@ export async function openDocker(engine: DockerEngine, address: string | undefin
       images: true,
       terminal: "relayed",
       snapshot: true,
+      ownPids: true,
       ...engine === "podman" ? { join: ["network", "pid", "ipc", "uts", "user"] } : {
         join: ["network", "pid", "ipc"],
         cannotJoin: {
@@ -80,7 +82,7 @@ export async function openDocker(engine: DockerEngine, address: string | undefin
       }
     },
 
-    run: (spec, streams, signal, report) => run(api, snapshots, spec, streams, signal, report),
+    run: (spec, streams, signal, report) => run(api, made, spec, streams, signal, report),
 
     async exec(id, argv, streams) {
       const { stdin, stderr } = streams;
@@ -111,18 +113,43 @@ export async function openDocker(engine: DockerEngine, address: string | undefin
     },
 
     removeCommand: (name) => `${engine} rm -f ${name}`,
-    remove: (id) => remove(api, snapshots, id),
+    remove: (id) => remove(api, made, id),
     added: (id) => added(api, id),
     readLink: (id, path) => readLink(api, id, path),
-    labelledImages: (label) => labelledImages(api, label),
+    labelled: (label) => labelled(api, label),
+    published: (id) => published(api, id),
+
+    async ended(id, signal) {
+      try {
+        // The head comes at once, the body when it has ended.
+        await (await api.request("POST", `/containers/${id}/wait`, { signal })).text();
+      } catch {
+        // It is gone, or the engine is: it has to be looked at again.
+      }
+    },
+
+    async locality() {
+      if (api.address.transport !== "unix" || api.endpoint.address.startsWith("ssh://")) {
+        return { hostSockets: false, publish: false };
+      }
+      const info: { Name?: string; OperatingSystem?: string } = await (await api.request("GET", "/info"))
+        .json();
+      // A socket may lead into a machine of its own: another one's name tells.
+      const here = info.Name === Deno.hostname();
+      return { hostSockets: here, publish: here || info.OperatingSystem === "Docker Desktop" };
+    },
 
     async hasImage(name) {
       const path = name.split("/").map(encodeURIComponent).join("/");
       return await found(api.request("GET", `/images/${path}/json`)) !== undefined;
     },
 
-    async removeImage(id) {
-      await found(api.request("DELETE", `/images/${id}`, { query: KEEP_PARENTS }));
+    async removeResource({ kind, id }) {
+      await found(
+        kind === "image"
+          ? api.request("DELETE", `/images/${id}`, { query: KEEP_PARENTS })
+          : api.request("DELETE", `/networks/${id}`),
+      );
     },
 
     describe: () => describe(api),
@@ -136,22 +163,29 @@ export async function openDocker(engine: DockerEngine, address: string | undefin
  */
 const KEEP_PARENTS = { noprune: true };
 
-/** The images that were made for containers, by the containers' names and IDs. */
-type Snapshots = Map<string, string>;
+/** The images and networks that were made for containers, by the containers' names and IDs. */
+interface Made {
+  readonly images: Map<string, string>;
+  readonly networks: Map<string, string>;
+}
 
 /**
  * Removes a container, and the image that was made for it; one that is gone, or going, is no error. An engine that
  * does not answer is one.
  */
-async function remove(api: Api, snapshots: Snapshots, id: string): Promise<void> {
+async function remove(api: Api, made: Made, id: string): Promise<void> {
   const late = new AbortController();
   const timer = setTimeout(() => late.abort(new Error("no answer")), REMOVAL_GRACE_MS);
   const request = (path: string, query: Record<string, boolean>) =>
     api.request("DELETE", path, { query, signal: late.signal });
   try {
     await settled(() => request(`/containers/${id}`, { force: true, v: true }), /dependent containers/);
-    const image = snapshots.get(id);
+    const image = made.images.get(id);
     if (image) await settled(() => request(`/images/${image}`, KEEP_PARENTS), /in use|being used/);
+    const network = made.networks.get(id);
+    if (network) {
+      await settled(() => request(`/networks/${network}`, {}), /active endpoints|in use|being used/);
+    }
   } finally {
     clearTimeout(timer);
   }
@@ -175,7 +209,7 @@ async function settled(removal: () => Promise<Response>, obstacle: RegExp): Prom
 
 async function run(
   api: Api,
-  snapshots: Snapshots,
+  made: Made,
   spec: Realised,
   streams: Streams,
   signal: AbortSignal,
@@ -205,7 +239,7 @@ async function run(
   signal.addEventListener("abort", cancelLate);
   let id: string;
   try {
-    id = await create(api, snapshots, spec, streams.size, requests.signal).catch(async (error) => {
+    id = await create(api, made, spec, streams.size, requests.signal).catch(async (error) => {
       if (!isMissingImage(error)) throw error;
       if (sidecar.pull === "never") {
         throw new CdebugError(`Cannot start the toolkit "${sidecar.image}": the daemon does not have it`, {
@@ -213,15 +247,15 @@ async function run(
         });
       }
       await pull();
-      return await create(api, snapshots, spec, streams.size, requests.signal);
+      return await create(api, made, spec, streams.size, requests.signal);
     });
   } catch (error) {
     settle();
     cancel();
     // The container may be there although its answer is lost; a name that the user chose may be another one's.
     const lost = !(error instanceof ApiError || error instanceof CdebugError) || signal.aborted ||
-      snapshots.has(spec.name);
-    if (lost && !sidecar.containerName) await remove(api, snapshots, spec.name).catch(() => {});
+      made.images.has(spec.name) || made.networks.has(spec.name);
+    if (lost && !sidecar.containerName) await remove(api, made, spec.name).catch(() => {});
     throw error instanceof ApiError ? explain(api.endpoint, spec, error) : error;
   }
 
@@ -260,7 +294,7 @@ async function run(
   } catch (error) {
     settle();
     cancel();
-    await remove(api, snapshots, id).catch((failure) => {
+    await remove(api, made, id).catch((failure) => {
       throw new CdebugError(`Cannot remove the sidecar "${spec.name}": ${reason(failure)}`, {
         hint: `${api.endpoint.engine} rm -f ${spec.name}`,
         cause: error,
@@ -281,7 +315,7 @@ function close(connection: Deno.Conn): void {
 
 async function create(
   api: Api,
-  snapshots: Snapshots,
+  made: Made,
   spec: Realised,
   size: Size | undefined,
   signal: AbortSignal,
@@ -295,11 +329,11 @@ async function create(
       ? "host"
       : undefined;
   };
-  const image = sidecar.snapshot
-    ? await snapshot(api, snapshots, spec, sidecar.snapshot, signal)
-    : sidecar.image;
+  const image = sidecar.snapshot ? await snapshot(api, made, spec, sidecar.snapshot, signal) : sidecar.image;
   const [entrypoint, ...command] = scriptCommand(sidecar, sidecar.args);
-  const network = mode("network") ?? "none";
+  const network = sidecar.privateNetwork
+    ? await makeNetwork(api, made, spec, signal)
+    : sidecar.network ?? mode("network") ?? "none";
   const pid = mode("pid");
   const ipc = mode("ipc");
   const uts = mode("uts");
@@ -328,6 +362,8 @@ async function create(
       AttachStdout: true,
       AttachStderr: true,
       Healthcheck: { Test: ["NONE"] },
+      ExposedPorts: Object.fromEntries((sidecar.publish ?? []).map((port) => [keyOf(port), {}])),
+      Volumes: Object.fromEntries((sidecar.volumes ?? []).map((path) => [path, {}])),
       HostConfig: {
         AutoRemove: !sidecar.keep,
         NetworkMode: network,
@@ -340,6 +376,13 @@ async function create(
         CapDrop: sidecar.dropLinuxCapabilities ?? [],
         SecurityOpt: sidecar.securityOptions ?? [],
         Binds: mounts,
+        ...spec.volumesFrom && { VolumesFrom: [spec.volumesFrom] },
+        PortBindings: Object.fromEntries(
+          (sidecar.publish ?? []).map((port) => [
+            keyOf(port),
+            [{ HostIp: port.host, HostPort: port.port === 0 ? "" : String(port.port) }],
+          ]),
+        ),
         Tmpfs: Object.fromEntries((sidecar.tmpfs ?? []).map((path) => [path, "exec,mode=755"])),
         // What is relayed need not be written to the daemon's disk as well.
         ...!spec.detached && { LogConfig: { Type: "none", Config: {} } },
@@ -348,7 +391,8 @@ async function create(
     },
   });
   const { Id }: { Id: string } = await response.json();
-  if (sidecar.snapshot) snapshots.set(Id, image);
+  if (sidecar.snapshot) made.images.set(Id, image);
+  if (sidecar.privateNetwork) made.networks.set(Id, network);
   if (sidecar.files) {
     const { pack } = await import("../../archive.ts");
     const put = await api.request("PUT", `/containers/${Id}/archive`, {
@@ -361,10 +405,34 @@ async function create(
   return Id;
 }
 
+type Publish = NonNullable<Sidecar["publish"]>[number];
+
+/** As in `80/tcp`. */
+function keyOf({ to, protocol }: Publish): string {
+  return `${to}/${protocol}`;
+}
+
+/** Makes a network that nobody else is on, and returns its name, the container's. */
+async function makeNetwork(
+  api: Api,
+  made: Made,
+  { name, labels }: Realised,
+  signal: AbortSignal,
+): Promise<string> {
+  const kept = Object.entries(labels).filter(([key]) => ["cdebug.session", "cdebug.owner"].includes(key));
+  const response = await api.request("POST", "/networks/create", {
+    signal,
+    body: { Name: name, CheckDuplicate: true, Labels: Object.fromEntries(kept) },
+  });
+  await response.body?.cancel();
+  made.networks.set(name, name);
+  return name;
+}
+
 /** Makes an image of a container's filesystem and returns its ID. It has no name, only labels that tell prune whose it is. */
 async function snapshot(
   api: Api,
-  snapshots: Snapshots,
+  made: Made,
   { name, labels }: Realised,
   container: string,
   signal: AbortSignal,
@@ -376,7 +444,7 @@ async function snapshot(
     body: {},
   });
   const { Id }: { Id: string } = await response.json();
-  snapshots.set(name, Id);
+  made.images.set(name, Id);
   return Id;
 }
 
@@ -401,8 +469,27 @@ function isMissingImage(error: unknown): boolean {
 }
 
 /** The daemon's answer to a create or start, in words for who is at work. */
-function explain({ engine }: Endpoint, { name, sidecar: { image } }: Realised, error: ApiError): CdebugError {
+function explain(
+  { engine }: Endpoint,
+  { name, sidecar: { image, publish = [] } }: Realised,
+  error: ApiError,
+): CdebugError {
   const text = reason(error);
+  if (
+    publish.length > 0 &&
+    /already allocated|address already in use|cannot assign requested address/i.test(text)
+  ) {
+    const ports = publish.map(({ host, port }) => `${host}:${port}`).join(", ");
+    return new CdebugError(
+      `Cannot publish ${ports}: ${
+        /assign/i.test(text) ? "the address is not the engine's" : "the port is in use"
+      }`,
+      {
+        hint: `another LOCAL_PORT, or none for any that is free; ${engine} ps  shows published ports`,
+        cause: error,
+      },
+    );
+  }
   if (/executable file not found|no such file or directory/.test(text) && /exec:|init process/.test(text)) {
     return new CdebugError(`Cannot start the toolkit "${image}": it has no shell`, {
       hint: "use an image with a shell, such as busybox:musl; or name its shell with --entrypoint",

@@ -2,7 +2,7 @@
 
 // @ts-types="@types/dockerode"
 import type Dockerode from "dockerode";
-import type { EngineDescription, ImageFound } from "../../driver.ts";
+import type { EngineDescription, Published, ResourceFound } from "../../driver.ts";
 import { type Api, ApiError } from "./api.ts";
 
 /** A filter of the Engine API's lists. */
@@ -53,15 +53,39 @@ export async function readLink(api: Api, id: string, path: string): Promise<stri
   return mode & SYMLINK ? linkTarget : undefined;
 }
 
-/** The images that have a label. Source: Engine API, "List images". */
-export async function labelledImages(api: Api, label: string): Promise<ImageFound[]> {
-  const response = await api.request("GET", "/images/json", { query: { filters: withLabel(label) } });
-  const images: Dockerode.ImageInfo[] = await response.json();
-  return images.map(({ Id, RepoTags, Labels }) => ({
-    id: Id,
-    names: (RepoTags ?? []).filter((name) => name !== "<none>:<none>"),
-    labels: Labels ?? {},
-  }));
+/** The images and networks that have a label. Source: Engine API, "List images", "List networks". */
+export async function labelled(api: Api, label: string): Promise<ResourceFound[]> {
+  const list = async (path: string) =>
+    await (await api.request("GET", path, { query: { filters: withLabel(label) } })).json();
+  const [images, networks]: [Dockerode.ImageInfo[], Dockerode.NetworkInspectInfo[]] = await Promise.all([
+    list("/images/json"),
+    list("/networks"),
+  ]);
+  return [
+    ...images.map(({ Id, RepoTags, Labels }): ResourceFound => ({
+      kind: "image",
+      id: Id,
+      names: (RepoTags ?? []).filter((name) => name !== "<none>:<none>"),
+      labels: Labels ?? {},
+    })),
+    ...networks.map(({ Id, Name, Labels }): ResourceFound => ({
+      kind: "network",
+      id: Id,
+      names: [Name],
+      labels: Labels ?? {},
+    })),
+  ];
+}
+
+/** The ports that the engine has published. Source: Engine API, "Inspect a container", NetworkSettings.Ports. */
+export async function published(api: Api, id: string): Promise<Published[]> {
+  const response = await api.request("GET", `/containers/${id}/json`);
+  const { NetworkSettings }: Dockerode.ContainerInspectInfo = await response.json();
+  return Object.entries(NetworkSettings.Ports ?? {}).flatMap(([key, bindings]) => {
+    const [to, protocol] = key.split("/") as [string, "tcp" | "udp"];
+    const [binding] = bindings ?? [];
+    return binding ? [{ to: Number(to), protocol, port: Number(binding.HostPort) }] : [];
+  });
 }
 
 /** Source: Engine API, "Get system information" and "Get version". */

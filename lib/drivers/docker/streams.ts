@@ -17,6 +17,11 @@ export function join(
   const { stdin, stdout = drop, stderr = drop } = streams;
   const input = stdin?.getReader();
   let released = false;
+  let closed = false;
+  const close = () => {
+    if (!closed) connection.close();
+    closed = true;
+  };
   const sending = (async () => {
     if (!input) return;
     try {
@@ -34,7 +39,7 @@ export function join(
       if (!released) throw error;
     } finally {
       await input?.cancel().catch(() => {});
-      if (!released) connection.close();
+      close();
       await sending;
     }
   })();
@@ -42,7 +47,7 @@ export function join(
     ended,
     release() {
       released = true;
-      connection.close();
+      close();
       // Nobody waits for the end of what was let go.
       ended.catch(() => {});
     },

@@ -100,7 +100,16 @@ export function targetOf(engine: DockerEngine, found: Dockerode.ContainerInspect
     addLinuxCapabilities: (host.CapAdd ?? []).map(bareCapability),
     dropLinuxCapabilities: (host.CapDrop ?? []).map(bareCapability),
     securityOptions: host.SecurityOpt ?? [],
+    ...state.Running && { networks: networksOf(found) },
   });
+}
+
+/** The networks on which it has an address, the one that all are on by default first. */
+function networksOf({ NetworkSettings }: Dockerode.ContainerInspectInfo): NonNullable<Target["networks"]> {
+  const first = (name: string) => ["bridge", "podman"].includes(name) ? 0 : 1;
+  return Object.entries(NetworkSettings?.Networks ?? {})
+    .flatMap(([name, { IPAddress }]) => IPAddress ? [{ name, address: IPAddress }] : [])
+    .sort((a, b) => first(a.name) - first(b.name) || a.name.localeCompare(b.name));
 }
 
 /** Docker writes them with and without the prefix, and Linux capabilities compare as text. */

@@ -25,6 +25,11 @@ import { tool } from "./tools.ts";
 /** The engines whose targets are reached as processes. */
 export type ProcessEngine = "pid" | Runtime;
 
+/** How often a target is looked at: the kernel tells only its parent of a process's end. */
+const LOOK_MS = 250;
+
+const delay = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+
 /** Opens the driver. `address` is the directory where a runtime keeps its states, if it is not the runtime's own choice. */
 export function openProcesses(engine: ProcessEngine, address: string | undefined): Promise<Driver> {
   const known = new Map<string, ScriptEnv>();
@@ -38,6 +43,7 @@ export function openProcesses(engine: ProcessEngine, address: string | undefined
       terminal: "inherited",
       starting: ["SYS_CHROOT"],
       sharedRoots: true,
+      ownPids: false,
       cannotCopy: { seccomp: "the kernel shows a process's filter only to who stops the process" },
     },
 
@@ -84,8 +90,13 @@ export function openProcesses(engine: ProcessEngine, address: string | undefined
     added: () => Promise.resolve([]), // a process has no image to compare with
     readLink: (id, path) => Promise.resolve(readLink(`/proc/${pidOf(id)}/root${path}`)),
     hasImage: (name) => Promise.resolve(hasToolkit(name)),
-    labelledImages: () => Promise.resolve([]),
-    removeImage: () => Promise.resolve(),
+    labelled: () => Promise.resolve([]),
+    removeResource: () => Promise.resolve(),
+    published: () => Promise.resolve([]),
+    locality: () => Promise.resolve({ hostSockets: true, publish: false }),
+    async ended(id, signal) {
+      while (!signal.aborted && await ownerState(id) === "alive") await delay(LOOK_MS);
+    },
     describe: () => describe(engine),
     [Symbol.asyncDispose]: () => Promise.resolve(),
   };

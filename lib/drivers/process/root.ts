@@ -18,6 +18,8 @@ export interface Layout {
   readonly files: string;
   /** Symbolic links, and where they lead, a pair a line. */
   readonly links: string;
+  /** How hosts are called in the network that it shares: the target's own files, as text. */
+  readonly names: Readonly<Record<"CDEBUG_HOSTS" | "CDEBUG_RESOLV_CONF", string>>;
   /** Where the toolkit is on this machine. */
   readonly origin: string;
 }
@@ -28,6 +30,8 @@ export interface Surroundings {
   readonly root?: number | undefined;
   /** Its processes are in a PID namespace other than cdebug's. */
   readonly ownPid: boolean;
+  /** The process whose network it shares. */
+  readonly target: number;
 }
 
 /** This machine's own programs. */
@@ -148,8 +152,21 @@ export function layOut({ image, mounts = [], tmpfs = [] }: Sidecar, around: Surr
     directories: directories.map((directory) => `${directory}\n`).join(""),
     files: files.map((file) => `${file}\n`).join(""),
     links: links.map((link) => `${link}\n`).join(""),
+    names: {
+      CDEBUG_HOSTS: readText(`/proc/${around.target}/root/etc/hosts`),
+      CDEBUG_RESOLV_CONF: readText(`/proc/${around.target}/root/etc/resolv.conf`),
+    },
     origin: dir ?? "/",
   };
+}
+
+/** As much as names take; a target may have anything there. */
+function readText(path: string): string {
+  try {
+    return Deno.statSync(path).size > 16384 ? "" : Deno.readTextFileSync(path);
+  } catch {
+    return "";
+  }
 }
 
 /** Whether a toolkit has a program, by its path, or its name on the toolkit's PATH. */

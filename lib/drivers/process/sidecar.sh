@@ -77,6 +77,8 @@ make_root() {
   # Here and not where it is mounted: below that, links of the toolkit may lead to the machine's files.
   for c_dir in dev etc tmp; do [ -d "$c_base/$c_dir" ] || mkdir "$c_base/$c_dir"; done
   printf '%s' "$CDEBUG_DIRECTORIES" | while IFS= read -r c_dir; do [ -d "$c_base$c_dir" ] || mkdir -p "$c_base$c_dir"; done
+  [ -z "$CDEBUG_HOSTS" ] || printf '%s' "$CDEBUG_HOSTS" >"$c_base/etc/hosts"
+  [ -z "$CDEBUG_RESOLV_CONF" ] || printf '%s' "$CDEBUG_RESOLV_CONF" >"$c_base/etc/resolv.conf"
   printf '%s' "$CDEBUG_FILES" | while IFS= read -r c_file; do
     [ -d "$c_base${c_file%/*}" ] || mkdir -p "$c_base${c_file%/*}"
     [ -e "$c_base$c_file" ] || : >"$c_base$c_file"
@@ -90,7 +92,7 @@ make_root() {
 # Becomes the command. Its variables may have any value, so that none of them is set before.
 become() {
   c_env=$CDEBUG_ENV
-  unset CDEBUG_SIDECAR CDEBUG_LABELS CDEBUG_FSTAB CDEBUG_DIRECTORIES CDEBUG_FILES CDEBUG_LINKS CDEBUG_ENV OLDPWD
+  unset CDEBUG_SIDECAR CDEBUG_LABELS CDEBUG_FSTAB CDEBUG_DIRECTORIES CDEBUG_FILES CDEBUG_LINKS CDEBUG_HOSTS CDEBUG_RESOLV_CONF CDEBUG_ENV OLDPWD
   eval "$c_env"
   exec "$@"
 }

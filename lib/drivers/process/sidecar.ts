@@ -57,6 +57,7 @@ export async function run(
   const { joined, fresh } = namespacesOf(spec, pid);
   const entered = new Set([...joined, ...fresh]);
   const layout = layOut(sidecar, {
+    target: pid,
     ownPid: entered.has("pid"),
     ...joined.has("user") && { root: rootOf(pid) },
   });
@@ -88,6 +89,7 @@ export async function run(
       CDEBUG_DIRECTORIES: layout.directories,
       CDEBUG_FILES: layout.files,
       CDEBUG_LINKS: layout.links,
+      ...layout.names,
       CDEBUG_ENV: exportCommands({
         ...inherits && { TERM: Deno.env.get("TERM") || "xterm" },
         PATH: layout.path,
@@ -210,6 +212,9 @@ function refuseUnknown({ sidecar, targetRoot }: Realised): void {
     ...sidecar.files ? ["files of its own (files)"] : [],
     ...sidecar.keep ? ["a container to keep (keep)"] : [],
     ...sidecar.joins ? ["another sidecar to join (joins)"] : [],
+    ...sidecar.publish ? ["ports that an engine publishes (publish)"] : [],
+    ...sidecar.volumes || sidecar.volumesFrom ? ["volumes"] : [],
+    ...sidecar.network || sidecar.privateNetwork ? ["an engine's network"] : [],
     ...sidecar.namespaces.pid === "own" ? ["a PID namespace of its own (namespaces.pid)"] : [],
     ...targetRoot ? ["the root of a target that has ended"] : [],
   ];

@@ -1,0 +1,178 @@
+/** Runs a plan of forwards for a person, or prints its events for a program. */
+
+import type { Driver } from "../driver.ts";
+import { CdebugError, EXIT, printable, reason } from "../errors.ts";
+import { type Control, type Event, SIGNALS } from "../executor.ts";
+import { forward } from "../forwarding.ts";
+import { record } from "../history.ts";
+import { ownIdentity } from "../owner.ts";
+import type { Endpoint, ForwardSession, Plan } from "../plan.ts";
+import { formatRef } from "../target.ts";
+import { listen, newPrinter, print, type RunOptions, say } from "./session.ts";
+
+/** Runs the plan and returns cdebug's exit code. Throws CdebugError where cdebug itself failed. */
+export async function runForwards(
+  plan: Plan,
+  session: ForwardSession,
+  driver: Driver,
+  options: RunOptions,
+): Promise<number> {
+  const listeners = new Set<(control: Control) => void>();
+  const printer = newPrinter(options.quiet);
+  const containers: string[] = [];
+  let told = Promise.resolve();
+  const report = (event: Event) => {
+    printer.print(event);
+    if (options.json) {
+      const line = recordOf(event, plan, session);
+      if (line) told = told.then(() => print(`${JSON.stringify(line)}\n`));
+    }
+    const text = sentenceOf(event, plan, session, options.verbose);
+    if (text !== undefined && !options.quiet && !options.json) say(text);
+  };
+  options.remark?.then((text) => {
+    if (text !== undefined) printer.note(text);
+  });
+
+  const left = Promise.withResolvers<number>();
+  const stopListening = listen((name, count) => {
+    // A command of the user's is told each time.
+    if (name === "INT" && count > 1 && plan.request.argv.length === 0) {
+      for (const container of containers) {
+        printer.print({
+          kind: "left",
+          what: `container ${container}, perhaps`,
+          hint: driver.removeCommand(container),
+        });
+      }
+      left.resolve(128 + SIGNALS.INT);
+    } else for (const listener of listeners) listener({ kind: "signal", name });
+  }, undefined);
+  const owner = ownIdentity();
+  const recording = record(plan, owner);
+  try {
+    const running = forward(plan, driver, {
+      controls(listener) {
+        listeners.add(listener);
+        return () => listeners.delete(listener);
+      },
+      env: (name) => Deno.env.get(name),
+      report: (event) => {
+        if (event.kind === "started") containers.push(event.container);
+        report(event);
+      },
+      owner,
+      replan: options.replan,
+    });
+    const outcome = await Promise.race([
+      running,
+      left.promise.then((code) => ({ kind: "exit", code } as const)),
+    ]);
+    await told;
+    await recording.end(outcome.kind === "exit" ? outcome : { kind: "detached" });
+    if (outcome.kind === "exit") return outcome.code;
+    await print(`${outcome.container}\n`);
+    return 0;
+  } catch (error) {
+    const code = error instanceof CdebugError ? error.exitCode : EXIT.failure;
+    await recording.end({ kind: "failed", code, message: reason(error) });
+    throw error;
+  } finally {
+    stopListening();
+  }
+}
+
+/** `127.0.0.1:8080`, `[::1]:8080`, `unix:/run/app.sock`; with `home`, the address that goes without saying left out. */
+function show(endpoint: Endpoint, home = false): string {
+  if ("path" in endpoint) return `unix:${endpoint.path}`;
+  const { host, port } = endpoint;
+  if (home && host === "127.0.0.1") return String(port);
+  return `${host.includes(":") ? `[${host}]` : host}:${port}`;
+}
+
+/** What people read of an event, or nothing. */
+function sentenceOf(
+  event: Event,
+  { target }: Plan,
+  { forwards }: ForwardSession,
+  verbose: boolean,
+): string | undefined {
+  switch (event.kind) {
+    case "ready": {
+      const { via, connect, protocol } = forwards[event.forward]!;
+      const suffix = protocol === "udp" ? "/udp" : "";
+      return via === "reverse"
+        ? `Forwarding ${show(event.listen)}${suffix} (${formatRef(target)}) → ${show(connect)}`
+        : `Forwarding ${show(event.listen)}${suffix} → ${show(connect, true)} (${formatRef(target)})`;
+    }
+    case "opened":
+      return verbose
+        ? `Connection ${event.connection} opened${event.peer && ` from ${event.peer}`}: ${
+          forwards[event.forward]!.as
+        }`
+        : undefined;
+    case "closed":
+      if (verbose) {
+        return `Connection ${event.connection} closed: ${event.sent} bytes sent, ${event.received} received${
+          event.error ? `; it broke: ${event.error}` : ""
+        }`;
+      }
+      return event.error && event.received === 0
+        ? `Cannot carry a connection of ${forwards[event.forward]!.as}: ${event.error}`
+        : undefined;
+    case "complained":
+      return `The ${event.sidecar} says: ${event.text}`;
+    case "lost":
+      return `Lost "${event.target}": ${event.why}; waiting for it to run again`;
+    case "restored":
+      return event.recreated
+        ? `"${event.target}" is another one now, of the same name`
+        : `"${event.target}" runs again`;
+    case "left":
+    case "pulling":
+    case "pull-progress":
+    case "pulled":
+    case "started":
+    case "target-stopped":
+    case "ended":
+      return undefined;
+  }
+}
+
+/** What programs read of an event, or nothing: names that stay. */
+function recordOf(event: Event, { target }: Plan, { forwards }: ForwardSession): unknown {
+  const time = new Date().toISOString();
+  switch (event.kind) {
+    case "ready": {
+      const { as, via, protocol, connect } = forwards[event.forward]!;
+      const { kind, forward, listen } = event;
+      return {
+        time,
+        event: kind,
+        forward,
+        as,
+        via,
+        protocol,
+        listen: show(listen),
+        connect: show(connect),
+        target: target.name,
+      };
+    }
+    case "opened":
+    case "closed": {
+      const { kind, ...fields } = event;
+      return { time, event: kind, ...fields };
+    }
+    case "complained":
+    case "lost":
+    case "restored":
+    case "ended": {
+      const { kind, ...fields } = event;
+      return { time, event: kind, ...fields };
+    }
+    case "left":
+      return { time, event: event.kind, what: printable(event.what) };
+    default:
+      return undefined;
+  }
+}
