@@ -19,7 +19,6 @@ import { type Exchange, makeExchange } from "./exchange.ts";
 import type { Endpoint, Forward, ForwardSession, Plan, Sidecar } from "./plan.ts";
 import type { Target } from "./target.ts";
 import {
-  Broken,
   connectSoon,
   connectTo,
   type Duplex,
@@ -48,6 +47,8 @@ const SHORT_LIFE_MS = 5_000;
 const MOST_SHORT_LIVES = 3;
 /** How often a target that has stopped is looked for. */
 const LOOK_MS = 200;
+/** How long sidecars may take to end when their stdin does. */
+const PARTING_GRACE_MS = 2_000;
 /** How long an engine may take to remove the sidecars. */
 const CLEANUP_GRACE_MS = 10_000;
 
@@ -277,7 +278,7 @@ class Forwarding {
     // What cdebug itself has ended has not broken.
     let why = error === undefined || this.#stopped ? undefined : reason(error);
     const generation = this.#generation;
-    if (error instanceof Broken && generation !== undefined) {
+    if (why !== undefined && generation !== undefined) {
       // The forwarder's own word of it comes a moment later than the end.
       const now = performance.now();
       await new Promise((resolve) => setTimeout(resolve, COMPLAINT_MS));
@@ -530,9 +531,12 @@ class Forwarding {
     for (const listener of generation.listeners) listener.close();
     for (const connection of this.#connections) connection.reset();
     for (const { reset } of this.#listeners.values()) reset?.();
+    // In order, so that no socket is left in the target.
+    for (const { lifeline } of generation.started) lifeline.close();
+    const ending = generation.started.filter(({ spec }) => !spec.detached).map(({ running }) => running.exit);
+    await atMost(PARTING_GRACE_MS, Promise.allSettled(ending));
     // What shares another's volumes is removed before it.
-    for (const { spec, running, lifeline } of generation.started.toReversed()) {
-      lifeline.close();
+    for (const { spec, running } of generation.started.toReversed()) {
       try {
         await this.#driver.remove(running.id);
       } catch (error) {

@@ -24,8 +24,8 @@ export interface Capabilities {
   readonly terminal: "relayed" | "inherited";
   /** Where the engine is; there only for a compiler that asks for it. */
   readonly locality?: Locality;
-  /** Whether a sidecar can have a PID namespace of its own; else it is in this machine's. */
-  readonly ownPids: boolean;
+  /** Whether a sidecar can have namespaces of its own but for the network, IDs of processes among them. */
+  readonly ownNamespaces: boolean;
   /** Whether a sidecar can be made of a container's filesystem, with files put into it. */
   readonly snapshot: boolean;
 }

@@ -28,7 +28,7 @@ export interface Traffic {
 }
 
 /** One side has gone in the middle; why, who carried it may know. */
-export class Broken extends Error {}
+class Broken extends Error {}
 
 /** Joins two ends until both directions have ended, and counts. Throws if it broke; both ends know then. */
 export async function join(client: Duplex, server: Duplex, traffic: Traffic): Promise<void> {
@@ -57,6 +57,9 @@ export async function join(client: Duplex, server: Duplex, traffic: Traffic): Pr
 const FIRST_BUFFER = 16 * 1024;
 const LARGEST_BUFFER = 256 * 1024;
 
+/** How long a process takes between its last two words to a connection. */
+const PARTING_MS = 20;
+
 /**
  * A UNIX socket of the runtime's own: reading into one buffer, it is as fast as socat. A peer that has closed its
  * writing half can be told from one that is gone: to the latter even nothing cannot be written.
@@ -66,6 +69,7 @@ export function fromConn(conn: Deno.Conn): Duplex {
   let buffer = new Uint8Array(FIRST_BUFFER);
   let full = 0;
   let writing = true;
+  let silent = true;
   const close = () => {
     try {
       conn.close();
@@ -81,8 +85,14 @@ export function fromConn(conn: Deno.Conn): Duplex {
         if (writing && await conn.write(new Uint8Array()).then(() => false, () => true)) {
           throw new Broken("the other side has gone");
         }
+        // Who has not taken what it was sent, and goes, ends its half first: an error comes a moment later.
+        if (!writing && silent) {
+          await new Promise((resolve) => setTimeout(resolve, PARTING_MS));
+          await conn.read(buffer);
+        }
         return null;
       }
+      silent = false;
       full = count === buffer.length ? full + 1 : 0;
       return buffer.subarray(0, count);
     },
@@ -340,6 +350,7 @@ async function cannotListen(
         `ports below 1024 take root`,
         `another LOCAL_PORT, such as ${8000 + endpoint.port}; or sudo`,
       );
+    case "EINVAL":
     case "EADDRNOTAVAIL":
       return failure(
         shown,

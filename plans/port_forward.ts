@@ -413,9 +413,7 @@ function forwarder(
     ...common(request, capabilities),
     namespaces: {
       ...namespaces,
-      pid: intoFiles ? namespaces.pid : capabilities.ownPids ? "own" : "host",
-      ipc: capabilities.ownPids ? "own" : "host",
-      uts: capabilities.ownPids ? "own" : "host",
+      ...capabilities.ownNamespaces && { ipc: "own", uts: "own", ...!intoFiles && { pid: "own" } },
     },
     user: "0",
     ...intoFiles

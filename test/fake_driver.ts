@@ -97,7 +97,7 @@ export function openFake(): FakeEngine {
       snapshot: true,
       images: true,
       terminal: "relayed",
-      ownPids: true,
+      ownNamespaces: true,
     },
     journal,
     specs,

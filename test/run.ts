@@ -7,10 +7,11 @@
  */
 
 import { BARE, HOSTS, type LiveEngine, ORDINARY, TOOLKIT } from "./e2e/engine.ts";
+import { FORWARDER } from "./e2e/forward.ts";
 import { install, obstacle, say } from "./engines/debian.ts";
 import { startDocker } from "./engines/docker.ts";
 import type { Engine } from "./engines/engine.ts";
-import { importBare, importOrdinary, importToolkit } from "./engines/images.ts";
+import { importBare, importForwarder, importOrdinary, importToolkit } from "./engines/images.ts";
 import { startPodman, startRootlessPodman } from "./engines/podman.ts";
 
 const START: Record<LiveEngine, () => Promise<Engine>> = {
@@ -43,6 +44,7 @@ async function runTests(): Promise<number> {
       await install({ tmux: "tmux", pgrep: "procps", bash: "bash", zsh: "zsh", fish: "fish" });
       const engine = engines.use(await START[name]());
       await importBare(engine.client, BARE);
+      await importForwarder(engine.client, FORWARDER);
       await importOrdinary(engine.client, ORDINARY);
       await importToolkit(engine.client, TOOLKIT);
       env[HOSTS[name]] = engine.host;

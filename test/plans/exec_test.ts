@@ -14,7 +14,7 @@ const capabilities = {
   snapshot: true,
   images: true,
   terminal: "relayed",
-  ownPids: true,
+  ownNamespaces: true,
 } as const;
 
 const around: RequestSurroundings = {
@@ -68,7 +68,7 @@ golden("exec_process", () =>
       snapshot: false,
       images: false,
       terminal: "inherited",
-      ownPids: false,
+      ownNamespaces: false,
       starting: ["SYS_CHROOT"],
       cannotCopy: { seccomp: "nobody can" },
     },

@@ -17,7 +17,7 @@ const docker: Capabilities = {
   snapshot: true,
   images: true,
   terminal: "relayed",
-  ownPids: true,
+  ownNamespaces: true,
 };
 const networks = [{ name: "bridge", address: "172.17.0.2" }, { name: "shop", address: "172.18.0.5" }];
 
@@ -240,7 +240,7 @@ golden(
       addLinuxCapabilities: ["ALL"],
     }, {
       images: false,
-      ownPids: false,
+      ownNamespaces: false,
       join: ["network", "pid", "ipc", "uts", "user"],
       starting: ["SYS_CHROOT"],
     }),

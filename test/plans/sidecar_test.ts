@@ -13,7 +13,7 @@ function shared(namespaces: Partial<Target["namespaces"]>, join: Capabilities["j
     snapshot: true,
     images: true,
     terminal: "relayed",
-    ownPids: true,
+    ownNamespaces: true,
   });
 }
 

@@ -46,7 +46,7 @@ export async function openDocker(engine: DockerEngine, address: string | undefin
       images: true,
       terminal: "relayed",
       snapshot: true,
-      ownPids: true,
+      ownNamespaces: true,
       ...engine === "podman" ? { join: ["network", "pid", "ipc", "uts", "user"] } : {
         join: ["network", "pid", "ipc"],
         cannotJoin: {
@@ -179,7 +179,10 @@ async function remove(api: Api, made: Made, id: string): Promise<void> {
   const request = (path: string, query: Record<string, boolean>) =>
     api.request("DELETE", path, { query, signal: late.signal });
   try {
-    await settled(() => request(`/containers/${id}`, { force: true, v: true }), /dependent containers/);
+    await settled(
+      () => request(`/containers/${id}`, { force: true, v: true }),
+      /dependent containers|state improper/,
+    );
     const image = made.images.get(id);
     if (image) await settled(() => request(`/images/${image}`, KEEP_PARENTS), /in use|being used/);
     const network = made.networks.get(id);

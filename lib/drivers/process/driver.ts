@@ -43,7 +43,7 @@ export function openProcesses(engine: ProcessEngine, address: string | undefined
       terminal: "inherited",
       starting: ["SYS_CHROOT"],
       sharedRoots: true,
-      ownPids: false,
+      ownNamespaces: false,
       cannotCopy: { seccomp: "the kernel shows a process's filter only to who stops the process" },
     },
 
