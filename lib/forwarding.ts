@@ -103,6 +103,8 @@ class Forwarding {
   #generation: Generation | undefined;
   #count = 0;
   #command: Deno.ChildProcess | undefined;
+  /** What an engine has not removed when it was asked to. */
+  readonly #unremoved: Started[] = [];
   #begun = false;
   #stopped = false;
   #detached = false;
@@ -171,7 +173,18 @@ class Forwarding {
     this.#stopped = true;
     this.#command?.kill("SIGTERM");
     for (const listener of this.#listeners.values()) listener.close();
-    if (!this.#detached) await this.#stop();
+    if (this.#detached) return;
+    await this.#stop();
+    // An engine that was away may be back.
+    for (const { spec, running } of this.#unremoved) {
+      await this.#driver.remove(running.id).catch((error) =>
+        this.#context.report({
+          kind: "left",
+          what: `container ${spec.name} (${reason(error)})`,
+          hint: this.#driver.removeCommand(spec.name),
+        })
+      );
+    }
   }
 
   #obey(control: Control): void {
@@ -536,17 +549,9 @@ class Forwarding {
     const ending = generation.started.filter(({ spec }) => !spec.detached).map(({ running }) => running.exit);
     await atMost(PARTING_GRACE_MS, Promise.allSettled(ending));
     // What shares another's volumes is removed before it.
-    for (const { spec, running } of generation.started.toReversed()) {
-      try {
-        await this.#driver.remove(running.id);
-      } catch (error) {
-        this.#context.report({
-          kind: "left",
-          what: `container ${spec.name} (${reason(error)})`,
-          hint: this.#driver.removeCommand(spec.name),
-        });
-      }
-      if (!spec.detached) await atMost(CLEANUP_GRACE_MS, running.exit);
+    for (const started of generation.started.toReversed()) {
+      await this.#driver.remove(started.running.id).catch(() => this.#unremoved.push(started));
+      if (!started.spec.detached) await atMost(CLEANUP_GRACE_MS, started.running.exit);
     }
     await generation.exchange?.[Symbol.asyncDispose]();
   }

@@ -256,7 +256,7 @@ function findWay(
         protocol === "udp" ? DATAGRAM_OPTIONS : STREAM_OPTIONS,
         listenAddress(protocol, inside(listen, target)),
         protocol === "udp"
-          ? scriptAddress(`packets ${onward}`, true)
+          ? scriptAddress(`packets ${onward}`)
           : streamed
           ? scriptAddress(onward)
           : `UNIX-CONNECT:${exchanged}`,
@@ -306,7 +306,7 @@ function findWay(
           `unix ${exchanged}`,
           protocol === "udp" ? DATAGRAM_OPTIONS : STREAM_OPTIONS,
           unixListen(exchanged),
-          protocol === "udp" ? scriptAddress(`datagrams ${to}`, true) : to,
+          protocol === "udp" ? scriptAddress(`datagrams ${to}`) : to,
         ],
       },
     };
@@ -552,12 +552,12 @@ function isIpv6(host: string): boolean {
 }
 
 /**
- * A process of this script's as one end of a connection; as the connection itself where `direct`.
+ * A process of this script's that takes over a connection, as its stdin and stdout.
  * Source: socat(1), SYSTEM, nofork; what socat takes for its own is behind a backslash.
  */
-function scriptAddress(mode: string, direct = false): string {
+function scriptAddress(mode: string): string {
   const quoted = mode.replace(/[:,\\!"']/g, (char) => `\\${char}`);
-  return `SYSTEM:set -- ${quoted}; eval \\"$CDEBUG_SCRIPT\\"${direct ? ",nofork" : ""}`;
+  return `SYSTEM:set -- ${quoted}; eval \\"$CDEBUG_SCRIPT\\",nofork`;
 }
 
 function parse(text: string): Asked[] {

@@ -145,7 +145,8 @@ packets() {
 announce() {
   c_path=$c_own/$1-$$
   echo "connection $1 $c_path" >"$CDEBUG_STDOUT"
-  exec socat -t 86400 - "UNIX-LISTEN:$c_path,accept-timeout=30"
+  # Its stdin is its stdout, a socket, of which only a half may be closed.
+  exec socat -b 262144 -t 86400 FD:0,shut-down "UNIX-LISTEN:$c_path,accept-timeout=30"
 }
 
 connection() {
