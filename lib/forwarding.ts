@@ -4,7 +4,7 @@
  */
 
 import { type Driver, type Realised, type Running, scriptCommand } from "./driver.ts";
-import { CdebugError, EXIT, NotFound, reason } from "./errors.ts";
+import { CdebugError, NotFound, reason } from "./errors.ts";
 import {
   atMost,
   channel,
@@ -17,7 +17,7 @@ import {
 } from "./executor.ts";
 import { type Exchange, makeExchange } from "./exchange.ts";
 import type { Endpoint, Forward, ForwardSession, Plan, Sidecar } from "./plan.ts";
-import type { Target } from "./target.ts";
+import { formatEndpoint, type Target } from "./target.ts";
 import {
   connectSoon,
   connectTo,
@@ -205,7 +205,9 @@ class Forwarding {
 
   #runCommand(program: string, args: readonly string[]): void {
     const env = Object.fromEntries(
-      [...this.#endpoints].map(([number, endpoint]) => [`CDEBUG_FORWARD_${number}`, shown(endpoint)]),
+      [...this.#endpoints].map((
+        [number, endpoint],
+      ) => [`CDEBUG_FORWARD_${number}`, "path" in endpoint ? endpoint.path : formatEndpoint(endpoint)]),
     );
     try {
       this.#command = new Deno.Command(program, {
@@ -251,10 +253,9 @@ class Forwarding {
       }
     } catch (error) {
       if (!(error instanceof CdebugError)) throw error;
-      const number = this.#listeners.size;
       throw new CdebugError(error.message.replace(/^Cannot listen/, `Cannot forward: cannot listen`), {
         ...error.hint !== undefined && { hint: error.hint },
-        cause: number,
+        cause: error,
       });
     }
   }
@@ -594,7 +595,7 @@ class Forwarding {
       `Cannot forward to "${target.name}" any more: it did not run again within ${runningTimeoutSeconds} s${
         failure instanceof NotFound || failure === undefined ? "" : ` (${reason(failure)})`
       }`,
-      { hint: "--running-timeout 5m  waits longer", exitCode: EXIT.failure, cause: failure },
+      { hint: "--running-timeout 5m  waits longer", cause: failure },
     );
   }
 }
@@ -610,12 +611,6 @@ function kill(child: Deno.ChildProcess, name: SignalName): void {
   } catch {
     // It has ended.
   }
-}
-
-/** As in a variable: `127.0.0.1:80`, `[::1]:80`, or a path. */
-function shown(endpoint: Endpoint): string {
-  if ("path" in endpoint) return endpoint.path;
-  return `${endpoint.host.includes(":") ? `[${endpoint.host}]` : endpoint.host}:${endpoint.port}`;
 }
 
 /** Calls back for each whole line. */

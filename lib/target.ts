@@ -1,7 +1,7 @@
 /** How a target is named (the ref), and what is known of one once it has been looked at. */
 
 import { CdebugError, nearest } from "./errors.ts";
-import type { PlannedTarget, Request } from "./plan.ts";
+import type { Endpoint, PlannedTarget, Request } from "./plan.ts";
 
 /** The target as observed once: a frozen snapshot. */
 export type Target = Readonly<PlannedTarget>;
@@ -155,6 +155,12 @@ export function refOf({ engine, state, name }: Target): string {
 /** The shortest text that `parseRef` reads as this container. */
 export function formatRef({ engine, name }: { readonly engine: string; readonly name: string }): string {
   return engine === DEFAULT_ENGINE ? name : `${engine}://${name}`;
+}
+
+/** As a user would type it: `127.0.0.1:80`, `[::1]:80`, `unix:/run/app.sock`. */
+export function formatEndpoint(endpoint: Endpoint): string {
+  if ("path" in endpoint) return `unix:${endpoint.path}`;
+  return `${endpoint.host.includes(":") ? `[${endpoint.host}]` : endpoint.host}:${endpoint.port}`;
 }
 
 /** What a request does, in the user's words: the command, or the forwards. */

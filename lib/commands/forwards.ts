@@ -7,7 +7,7 @@ import { forward } from "../forwarding.ts";
 import { record } from "../history.ts";
 import { ownIdentity } from "../owner.ts";
 import type { Endpoint, ForwardSession, Plan } from "../plan.ts";
-import { formatRef } from "../target.ts";
+import { formatEndpoint, formatRef } from "../target.ts";
 import { listen, newPrinter, print, type RunOptions, say } from "./session.ts";
 
 /** Runs the plan and returns cdebug's exit code. Throws CdebugError where cdebug itself failed. */
@@ -38,13 +38,7 @@ export async function runForwards(
   const stopListening = listen((name, count) => {
     // A command of the user's is told each time.
     if (name === "INT" && count > 1 && plan.request.argv.length === 0) {
-      for (const container of containers) {
-        printer.print({
-          kind: "left",
-          what: `container ${container}, perhaps`,
-          hint: driver.removeCommand(container),
-        });
-      }
+      printer.tellLeft(containers, driver);
       left.resolve(128 + SIGNALS.INT);
     } else for (const listener of listeners) listener({ kind: "signal", name });
   }, undefined);
@@ -82,12 +76,11 @@ export async function runForwards(
   }
 }
 
-/** `127.0.0.1:8080`, `[::1]:8080`, `unix:/run/app.sock`; with `home`, the address that goes without saying left out. */
-function show(endpoint: Endpoint, home = false): string {
-  if ("path" in endpoint) return `unix:${endpoint.path}`;
-  const { host, port } = endpoint;
-  if (home && host === "127.0.0.1") return String(port);
-  return `${host.includes(":") ? `[${host}]` : host}:${port}`;
+/** The address that goes without saying left out. */
+function showShort(endpoint: Endpoint): string {
+  return "host" in endpoint && endpoint.host === "127.0.0.1"
+    ? String(endpoint.port)
+    : formatEndpoint(endpoint);
 }
 
 /** What people read of an event, or nothing. */
@@ -102,8 +95,12 @@ function sentenceOf(
       const { via, connect, protocol } = forwards[event.forward]!;
       const suffix = protocol === "udp" ? "/udp" : "";
       return via === "reverse"
-        ? `Forwarding ${show(event.listen)}${suffix} (${formatRef(target)}) → ${show(connect)}`
-        : `Forwarding ${show(event.listen)}${suffix} → ${show(connect, true)} (${formatRef(target)})`;
+        ? `Forwarding ${formatEndpoint(event.listen)}${suffix} (${formatRef(target)}) → ${
+          formatEndpoint(connect)
+        }`
+        : `Forwarding ${formatEndpoint(event.listen)}${suffix} → ${showShort(connect)} (${
+          formatRef(target)
+        })`;
     }
     case "opened":
       return verbose
@@ -153,8 +150,8 @@ function recordOf(event: Event, { target }: Plan, { forwards }: ForwardSession):
         as,
         via,
         protocol,
-        listen: show(listen),
-        connect: show(connect),
+        listen: formatEndpoint(listen),
+        connect: formatEndpoint(connect),
         target: target.name,
       };
     }

@@ -80,13 +80,7 @@ export async function runPlan(plan: Plan, driver: Driver, options: RunOptions): 
   const stopListening = listen((name, count) => {
     if (name === "INT" && count > 1) {
       restoreTerminal();
-      for (const container of containers) {
-        printer.print({
-          kind: "left",
-          what: `container ${container}, perhaps`,
-          hint: driver.removeCommand(container),
-        });
-      }
+      printer.tellLeft(containers, driver);
       left.resolve(128 + SIGNALS.INT);
     } else tell({ kind: "signal", name });
   }, sidecar.tty && !detach ? () => tell({ kind: "resize", size: terminalSize() }) : undefined);
@@ -201,6 +195,16 @@ export function newPrinter(quiet: boolean) {
   let image = "";
   return {
     note,
+    /** What may stay behind when cdebug leaves at once. */
+    tellLeft(containers: readonly string[], driver: Driver): void {
+      for (const container of containers) {
+        this.print({
+          kind: "left",
+          what: `container ${container}, perhaps`,
+          hint: driver.removeCommand(container),
+        });
+      }
+    },
     /** What is said even to those who want quiet. */
     warn: (text: string) => write(`cdebug: ${printable(text)}\n`),
     print(event: Event): void {

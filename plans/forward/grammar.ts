@@ -2,6 +2,7 @@
 
 import { CdebugError } from "../../lib/errors.ts";
 import type { Endpoint, Forward } from "../../lib/plan.ts";
+import { formatEndpoint } from "../../lib/target.ts";
 
 /** One forward as it was asked for; a host that was not named is undefined. */
 export interface Asked {
@@ -141,12 +142,6 @@ function pair(
 function formatSides(listen: Endpoint, connect: Asked["connect"], protocol: string): string {
   const connected = "host" in connect || "path" in connect ? formatEndpoint(connect) : String(connect.port);
   return `${formatEndpoint(listen)}:${connected}${protocol === "udp" ? "/udp" : ""}`;
-}
-
-/** As a user would type it: `127.0.0.1:80`, `[::1]:80`, `unix:/run/app.sock`. */
-export function formatEndpoint(endpoint: Endpoint): string {
-  if ("path" in endpoint) return `unix:${endpoint.path}`;
-  return `${endpoint.host.includes(":") ? `[${endpoint.host}]` : endpoint.host}:${endpoint.port}`;
 }
 
 const UNIX = "unix:";

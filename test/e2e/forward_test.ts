@@ -10,7 +10,6 @@ import {
   askIn,
   ECHO,
   ENGINES,
-  FORWARDER,
   forwardTraces,
   inNetwork,
   type Place,

@@ -3,8 +3,8 @@ import { fakeTarget } from "../fake_driver.ts";
 import { golden } from "../golden.ts";
 import { CdebugError } from "../../lib/errors.ts";
 import { parseFlags } from "../../lib/flags.ts";
-import type { Capabilities, Locality, Target } from "../../lib/target.ts";
-import { formatEndpoint, parseForward } from "../../plans/forward/grammar.ts";
+import { type Capabilities, formatEndpoint, type Locality, type Target } from "../../lib/target.ts";
+import { parseForward } from "../../plans/forward/grammar.ts";
 import * as portForward from "../../plans/port_forward.ts";
 
 const pure = { permissions: "none" } as const;
