@@ -48,6 +48,10 @@ async function run([command, ...rest]: readonly string[]): Promise<number> {
         const { completion } = await import("./lib/commands/completion.ts");
         return await completion(rest);
       }
+      case "__relay": {
+        const { relay } = await import("./lib/commands/relay.ts");
+        return await relay(rest);
+      }
       case "__complete": {
         const { complete } = await import("./lib/commands/complete.ts");
         return await complete(rest, planners);

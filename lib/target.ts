@@ -36,8 +36,18 @@ export interface Locality {
   readonly hostSockets: boolean;
   /** The ports that it publishes are this machine's. */
   readonly publish: boolean;
-  /** The toolkit that forwards on it, where that is no image of its own. */
-  readonly forwarder?: string;
+  /** What forwards on it where no image does. */
+  readonly relay?: Relay;
+}
+
+/** cdebug itself as a forwarder. */
+export interface Relay {
+  /** The command, in words without blanks; the addresses come behind it, as socat's do. */
+  readonly command: string;
+  /** What of this machine it needs in the sidecar, by its place there. */
+  readonly files: Readonly<Record<string, string>>;
+  /** Whether this machine has a socat, which is preferred to it. */
+  readonly spare: boolean;
 }
 
 /** What is shown of a container in lists and suggestions. */

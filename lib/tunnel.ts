@@ -2,6 +2,7 @@
 
 import { createSocket, type Socket as DatagramSocket } from "node:dgram";
 import { connect as connectSocket, createServer, type Server, type Socket } from "node:net";
+import { letGo } from "./chunk.ts";
 import type { Running, Streams } from "./driver.ts";
 import { CdebugError, reason } from "./errors.ts";
 import type { Endpoint } from "./plan.ts";
@@ -110,12 +111,13 @@ export function fromConn(conn: Deno.Conn): Duplex {
 
 /** A socket of node's, which can tell the other side that the connection broke: the runtime's own cannot. */
 export function fromSocket(socket: Socket): Duplex {
-  const arrived: Uint8Array[] = [];
+  const arrived: Uint8Array<ArrayBuffer>[] = [];
+  let last: Uint8Array<ArrayBuffer> | undefined;
   let ended = false;
   let failure: Error | undefined;
   let wake = () => {};
   socket.pause();
-  socket.on("data", (chunk: Uint8Array) => {
+  socket.on("data", (chunk: Uint8Array<ArrayBuffer>) => {
     arrived.push(chunk);
     socket.pause();
     wake();
@@ -134,9 +136,11 @@ export function fromSocket(socket: Socket): Duplex {
   });
   return {
     async read() {
+      if (last !== undefined) letGo(last);
+      last = undefined;
       for (;;) {
-        const chunk = arrived.shift();
-        if (chunk !== undefined) return chunk;
+        last = arrived.shift();
+        if (last !== undefined) return last;
         if (failure) throw failure;
         if (ended) return null;
         await new Promise<void>((resolve) => {
@@ -162,7 +166,80 @@ export function fromSocket(socket: Socket): Duplex {
   };
 }
 
-/** A process that carries one connection over its stdin and stdout. */
+/** The most bytes of a block, whose length is in two bytes. */
+const LARGEST_BLOCK = 65535;
+
+/**
+ * A connection whose halves end one by one, over a stream that only ends as a whole: blocks, each behind its length
+ * in two bytes, the higher first, and an empty one at the end of each direction. One more byte behind an odd block
+ * makes it even: Podman takes a single byte 16 for the begin of a detach sequence, and what follows it becomes a packet
+ * of which conmon drops the end. Source: CopyDetachable() of Podman 4, CONN_SOCK_BUF_SIZE of conmon 2.1.
+ */
+export function inBlocks(stream: Duplex): Duplex {
+  let chunk: Uint8Array = new Uint8Array();
+  /** What is still to come of this block; unknown before its length. */
+  let left: number | undefined;
+  let odd = false;
+  let ended = false;
+  let room = new Uint8Array();
+  const next = async (): Promise<void> => {
+    while (chunk.length === 0) {
+      const got = await stream.read();
+      if (got === null) throw new Broken("the other side has gone");
+      chunk = got;
+    }
+  };
+  const take = (count: number): Uint8Array => {
+    const taken = chunk.subarray(0, count);
+    chunk = chunk.subarray(count);
+    return taken;
+  };
+  const byte = async (): Promise<number> => {
+    await next();
+    return take(1)[0]!;
+  };
+  return {
+    async read() {
+      if (ended) return null;
+      if (left === undefined) {
+        if (odd) await byte();
+        left = await byte() << 8 | await byte();
+        odd = left % 2 === 1;
+      }
+      if (left === 0) {
+        ended = true;
+        return null;
+      }
+      await next();
+      const taken = take(left);
+      left -= taken.length;
+      if (left === 0) left = undefined;
+      return taken;
+    },
+    async write(whole) {
+      for (let at = 0; at < whole.length; at += LARGEST_BLOCK) {
+        const bytes = whole.subarray(at, at + LARGEST_BLOCK);
+        const size = 2 + bytes.length + bytes.length % 2;
+        // One for all: a new one each time waits for a collection.
+        if (room.length < size) room = new Uint8Array(size);
+        prefix(bytes, room);
+        await stream.write(room.subarray(0, size));
+      }
+    },
+    closeWrite: () => stream.write(new Uint8Array(2)),
+    reset: () => stream.reset(),
+    close: () => stream.close(),
+  };
+}
+
+/** Puts bytes behind their number into a room. */
+function prefix(bytes: Uint8Array, room: Uint8Array): Uint8Array {
+  room.set([bytes.length >>> 8, bytes.length & 0xff]);
+  room.set(bytes, 2);
+  return room;
+}
+
+/** A process that carries one connection over its stdin and stdout, in blocks. */
 export async function fromProcess(start: (streams: Streams) => Promise<Running>): Promise<Duplex> {
   let controller!: ReadableStreamDefaultController<Uint8Array>;
   let pulled = Promise.withResolvers<void>();
@@ -184,12 +261,14 @@ export async function fromProcess(start: (streams: Streams) => Promise<Running>)
 
   let waiting: { chunk: Uint8Array; taken: () => void } | undefined;
   let previous = () => {};
+  let released = false;
   let arrived = Promise.withResolvers<void>();
   let complaint = "";
   const running = await start({
     stdin,
     stdout: (chunk) =>
       new Promise<void>((taken) => {
+        if (released) return taken();
         waiting = { chunk, taken };
         arrived.resolve();
       }),
@@ -199,10 +278,13 @@ export async function fromProcess(start: (streams: Streams) => Promise<Running>)
   const over = running.exit.then((code) => exit = code, () => exit = -1).then(() => arrived.resolve());
   const release = () => {
     open = false;
+    released = true;
+    previous();
+    waiting?.taken();
     running.release();
     over.catch(() => {});
   };
-  return {
+  return inBlocks({
     async read() {
       previous();
       previous = () => {};
@@ -246,7 +328,7 @@ export async function fromProcess(start: (streams: Streams) => Promise<Running>)
     },
     reset: release,
     close: release,
-  };
+  });
 }
 
 /** Connects to an endpoint of this machine. Throws the system's error. */
@@ -364,7 +446,6 @@ async function cannotListen(
 
 /** Sessions of datagrams end when nothing has come for so long. */
 const IDLE_MS = 60_000;
-const LARGEST_DATAGRAM = 65535;
 
 /** A stream that carries datagrams, each behind its length in two bytes, the higher first. */
 interface Framed {
@@ -420,9 +501,7 @@ function frame(
       if (closed || pending > 64) return;
       touch();
       pending++;
-      const framed = new Uint8Array(2 + datagram.length);
-      framed.set([datagram.length >>> 8, datagram.length & 0xff]);
-      framed.set(datagram, 2);
+      const framed = prefix(datagram, new Uint8Array(2 + datagram.length));
       sending = sending.then(() => stream.write(framed)).then(() => {
         pending--;
         traffic.sent += datagram.length;
@@ -501,7 +580,7 @@ export async function joinDatagrams(
     await new Promise<void>((resolve, reject) => {
       const carried = frame(
         stream,
-        (datagram) => datagram.length <= LARGEST_DATAGRAM && socket.send(datagram),
+        (datagram) => datagram.length <= LARGEST_BLOCK && socket.send(datagram),
         traffic,
         (error) => error === undefined ? resolve() : reject(error),
       );

@@ -3,7 +3,7 @@
 import { CdebugError } from "../lib/errors.ts";
 import type { Values } from "../lib/flags.ts";
 import type { Endpoint, Forward, ForwardRequest, Plan, RequestSurroundings, Sidecar } from "../lib/plan.ts";
-import type { Capabilities, Target } from "../lib/target.ts";
+import type { Capabilities, Relay, Target } from "../lib/target.ts";
 import { parseSeconds } from "./duration.ts";
 import { launchFunction } from "./enter.ts";
 import { type Asked, parseForward } from "./forward/grammar.ts";
@@ -30,7 +30,7 @@ const STREAM_OPTIONS = "-b 262144 -t 86400";
 const DATAGRAM_OPTIONS = "-b 65536 -T 60";
 
 const script = [forward, posix, 'main "$@"\n'].join("\n");
-/** The same with the program that carries datagrams. */
+/** The same with the program that carries datagrams, and connections over a process. */
 export const scriptWithLaunch = [forward, posix, launchFunction(), 'main "$@"\n'].join("\n");
 
 export const summary = "Forward ports from a container to this machine, and back";
@@ -157,14 +157,17 @@ export function request(
   };
 }
 
+/** cdebug itself as the forwarder, on processes. */
+const OWN_RELAY = "cdebug";
+
 /** The forwarder that a request means. Throws CdebugError for an image where there can be none. */
 export function toolkit({ image }: Partial<ForwardRequest>, { images, locality }: Capabilities): string {
   if (images) return image ?? DEFAULT_IMAGE;
-  const found = image ?? locality?.forwarder ?? "host";
-  if (/^(host$|dir:\/|cdebug$)/.test(found)) return found;
+  const found = image ?? (locality?.relay?.spare === false ? OWN_RELAY : "host");
+  if (/^(host$|dir:\/)/.test(found) || (found === OWN_RELAY && locality?.relay)) return found;
   throw refused(
     `the forwarder "${found}" is an image, and a process's sidecar is none of an engine that has images`,
-    "--forwarder-image host, this machine's own socat; or dir:/PATH, an unpacked root filesystem",
+    "--forwarder-image host, this machine's own socat; cdebug, which is slower; or dir:/PATH, a root filesystem",
   );
 }
 
@@ -236,11 +239,17 @@ function findWay(
   const cannot = (why: string, hint?: string) =>
     new CdebugError(`Cannot forward "${as}": ${why}`, { ...hint !== undefined && { hint } });
   const exchanged = `${EXCHANGE}/${number}`;
+  if ((protocol === "udp" || via === "stream") && toolkit(request, capabilities) === OWN_RELAY) {
+    throw cannot(
+      `${protocol === "udp" ? "UDP" : "--via stream"} takes socat, which this machine does not have`,
+      "install socat (Debian, Ubuntu: apt-get install socat)",
+    );
+  }
 
   if (direction === "remote") {
     if (detach) throw cannot("-R ends here, and with --detach nobody is here", "leave out -d");
     const streamed = via === "stream" || !hostSockets;
-    const onward = streamed ? `announce ${number}` : `connection ${exchanged}`;
+    const onward = streamed ? `announce ${number}` : `dial ${exchanged}`;
     return {
       forward: {
         ...shown,
@@ -249,7 +258,7 @@ function findWay(
           ? "each connection is announced, and joined by a process in the sidecar"
           : "the sidecar and cdebug share a UNIX socket",
         sidecar: FORWARDER,
-        ...streamed ? { exec: ["connection"] } : { socket: exchanged },
+        ...streamed ? { exec: ["connection", STREAM_OPTIONS] } : { socket: exchanged },
       },
       listener: [
         waitFor(protocol, inside(listen, target)),
@@ -265,6 +274,7 @@ function findWay(
   }
 
   const to = connectAddress(protocol, inside(destination, target));
+  const streamTo = protocol === "udp" ? scriptAddress(`datagrams ${to}`) : to;
   const address = directAddress(connect, target);
   const publishable = publish && !("path" in listen);
   const chosen = via ??
@@ -297,16 +307,14 @@ function findWay(
             ? "the engine is on this machine: a UNIX socket joins cdebug and the sidecar"
             : "the engine publishes no ports here: each connection is a process in the sidecar"),
         sidecar: FORWARDER,
-        ...relayed
-          ? { socket: exchanged }
-          : { exec: protocol === "udp" ? ["datagrams", to] : ["join", STREAM_OPTIONS, to] },
+        ...relayed ? { socket: exchanged } : { exec: ["join", STREAM_OPTIONS, streamTo] },
       },
       ...relayed && {
         listener: [
           `unix ${exchanged}`,
           protocol === "udp" ? DATAGRAM_OPTIONS : STREAM_OPTIONS,
           unixListen(exchanged),
-          protocol === "udp" ? scriptAddress(`datagrams ${to}`) : to,
+          streamTo,
         ],
       },
     };
@@ -397,7 +405,7 @@ function forwarder(
   );
   const { rights, reasons: granted } = leastRights(target, { root: "toolkit" }, capabilities);
   const low = listening.filter(({ listen }) => "port" in listen && listen.port < 1024);
-  const udp = ways.some(({ forward: { protocol } }) => protocol === "udp");
+  const launches = ways.some(({ forward: { protocol, exec } }) => protocol === "udp" || exec !== undefined);
   const needed = [...capabilities.starting ?? [], ...low.length > 0 ? ["NET_BIND_SERVICE"] : []];
   const reasons = [
     "is in the target's network namespace, and nowhere else",
@@ -426,8 +434,13 @@ function forwarder(
       : unprivileged(rights, needed),
     ...ways.some(({ forward: { socket } }) => socket !== undefined) && { exchange: EXCHANGE },
     ...ways.some(({ forward: { via } }) => via === "chain") && { volumes: [VOLUME] },
-    ...(udp || listening.some(({ exec }) => exec !== undefined)) && { tmpfs: [OWN] },
-    ...life(request.detach, ways.flatMap(({ listener = [] }) => listener), udp),
+    ...launches && { tmpfs: [OWN] },
+    ...life(
+      request.detach,
+      ways.flatMap(({ listener = [] }) => listener),
+      launches,
+      toolkit(request, capabilities) === OWN_RELAY ? capabilities.locality!.relay!.command : "socat",
+    ),
   };
 }
 
@@ -485,9 +498,20 @@ function front(
   };
 }
 
-function common(request: ForwardRequest, capabilities: Capabilities): Pick<Sidecar, "image" | "pull"> {
+function common(
+  request: ForwardRequest,
+  capabilities: Capabilities,
+): Pick<Sidecar, "image" | "pull" | "mounts"> {
+  const image = toolkit(request, capabilities);
+  const files: Relay["files"] = image === OWN_RELAY ? capabilities.locality!.relay!.files : {};
+  const mounts = Object.entries(files).map(([destination, source]) => ({
+    source,
+    destination,
+    readOnly: true,
+  }));
   return {
-    image: toolkit(request, capabilities),
+    image: image === OWN_RELAY ? "host" : image,
+    ...mounts.length > 0 && { mounts },
     pull: capabilities.images ? request.pull ?? "missing" : "never",
     ...request.platform && { platform: request.platform },
   };
@@ -507,14 +531,15 @@ function unprivileged(
 function life(
   detach: boolean | undefined,
   listeners: readonly string[],
-  udp: boolean,
+  launches: boolean,
+  relay = "socat",
 ): Pick<Sidecar, "tty" | "stdin" | "shell" | "script" | "args"> {
   return {
     tty: false,
     stdin: detach ? "none" : "lifeline",
     shell: "sh",
-    script: udp ? scriptWithLaunch : script,
-    args: [detach ? "hold" : "serve", ...listeners],
+    script: launches ? scriptWithLaunch : script,
+    args: [detach ? "hold" : "serve", relay, ...listeners],
   };
 }
 

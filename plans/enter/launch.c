@@ -10,6 +10,10 @@
  *                                     bytes, the higher first; PROGRAM has them as they are on its own stdin and stdout
  *   launch stream PROGRAM ARG...      the same the other way round: its own stdin and stdout are a datagram socket,
  *                                     PROGRAM's are the stream; both end after a minute without a datagram
+ *   launch halves PROGRAM ARG...      carries a connection over its stdin and stdout, two streams of blocks, each behind
+ *                                     its length in two bytes, one more byte behind an odd one; an empty one is the
+ *                                     end of its direction. PROGRAM has the connection on its stdin and stdout, a
+ *                                     socket; one that breaks kills it
  *   launch hold                       waits, as the first process of a container, for SIGTERM; reaps what is left to it
  *
  * A variable would do for the library path, but the programs of the other root filesystem would inherit it.
@@ -267,11 +271,10 @@ static _Noreturn void end(int code) {
   for (;;) call(SYS_exit_group, code, 0, 0, 0);
 }
 
-static _Noreturn void carry(int own_is_stream, char **args) {
-  enum { most = 65535, idle_seconds = 60 };
-  static unsigned char datagram[2 + most], stream[2 * (2 + most)];
+/* Starts a program whose stdin and stdout are a socket of this type; its PID, and the socket's other end. */
+static long start(int type, char **args, int *other) {
   int pair[2];
-  if (call(SYS_socketpair, AF_UNIX, own_is_stream ? SOCK_SEQPACKET : SOCK_STREAM, 0, pair)) end(refused);
+  if (call(SYS_socketpair, AF_UNIX, type, 0, pair)) end(refused);
   long child = call(SYS_clone, SIGCHLD, 0, 0, 0);
   if (child < 0) end(refused);
   if (child == 0) {
@@ -283,8 +286,70 @@ static _Noreturn void carry(int own_is_stream, char **args) {
     fail(not_found, "run ", *args, "");
   }
   call(SYS_close, pair[1], 0, 0, 0);
-  int stream_in = own_is_stream ? 0 : pair[0], stream_out = own_is_stream ? 1 : pair[0];
-  int datagram_in = own_is_stream ? pair[0] : 0, datagram_out = own_is_stream ? pair[0] : 1;
+  *other = pair[0];
+  return child;
+}
+
+/* Writes all of it; whether it could. */
+static int put(int to, const unsigned char *from, long size) {
+  for (long got; size > 0; from += got, size -= got) {
+    if ((got = call(SYS_write, to, from, size, 0)) <= 0) return 0;
+  }
+  return 1;
+}
+
+/* Reads as much as is asked for; whether it came. */
+static int get(int from, unsigned char *to, long size) {
+  for (long got; size > 0; to += got, size -= got) {
+    if ((got = call(SYS_read, from, to, size, 0)) <= 0) return 0;
+  }
+  return 1;
+}
+
+enum { most = 65535 };
+
+static long even(long size) { return size + (size & 1); }
+
+static _Noreturn void halves(char **args) {
+  static unsigned char block[2 + most + 1];
+  int connection;
+  long program = start(SOCK_STREAM, args, &connection);
+  long reader = call(SYS_clone, SIGCHLD, 0, 0, 0);
+  if (reader < 0) end(refused);
+  if (reader == 0) {
+    for (;;) {
+      long size = get(0, block, 2) ? block[0] << 8 | block[1] : -1;
+      if (size == 0) call(SYS_shutdown, connection, SHUT_WR, 0, 0), end(0);
+      if (size < 0 || !get(0, block, even(size))) call(SYS_kill, program, SIGKILL, 0, 0), end(1);
+      if (!put(connection, block, size)) end(1);
+    }
+  }
+  long size;
+  while ((size = call(SYS_read, connection, block + 2, most, 0)) > 0) {
+    block[0] = (unsigned char)(size >> 8), block[1] = (unsigned char)size;
+    if (!put(1, block, even(size + 2))) call(SYS_kill, program, SIGKILL, 0, 0), end(1);
+  }
+  /* One that has closed its half lives on; one that has gone has an exit code first. Source: unix_poll() of Linux. */
+  static const unsigned char last[2];
+  struct pollfd gone = {connection, 0, 0};
+  struct __kernel_timespec none = {0, 0};
+  int whole = size == 0 && call(SYS_ppoll, &gone, 1, &none, 0) == 0;
+  if (whole && !put(1, last, sizeof last)) call(SYS_kill, program, SIGKILL, 0, 0);
+  int status = 0;
+  call(SYS_wait4, program, &status, 0, 0);
+  call(SYS_kill, reader, SIGKILL, 0, 0);
+  if (status & 0x7f) end(1);
+  if (status == 0 && !whole) put(1, last, sizeof last);
+  end(status >> 8 & 0xff);
+}
+
+static _Noreturn void carry(int own_is_stream, char **args) {
+  enum { idle_seconds = 60 };
+  static unsigned char datagram[2 + most], stream[2 * (2 + most)];
+  int other;
+  start(own_is_stream ? SOCK_SEQPACKET : SOCK_STREAM, args, &other);
+  int stream_in = own_is_stream ? 0 : other, stream_out = own_is_stream ? 1 : other;
+  int datagram_in = own_is_stream ? other : 0, datagram_out = own_is_stream ? other : 1;
   long filled = 0;
   for (;;) {
     struct pollfd ready[] = {{stream_in, POLLIN, 0}, {datagram_in, POLLIN, 0}};
@@ -294,10 +359,7 @@ static _Noreturn void carry(int own_is_stream, char **args) {
       long size = call(SYS_read, datagram_in, datagram + 2, most, 0);
       if (size < 0 || (size == 0 && own_is_stream)) end(size < 0);
       datagram[0] = (unsigned char)(size >> 8), datagram[1] = (unsigned char)size;
-      for (long done = 0, got; done < size + 2; done += got) {
-        got = call(SYS_write, stream_out, datagram + done, size + 2 - done, 0);
-        if (got <= 0) end(1);
-      }
+      if (!put(stream_out, datagram, size + 2)) end(1);
     }
     if (ready[0].revents) {
       long got = call(SYS_read, stream_in, stream + filled, (long)sizeof stream - filled, 0);
@@ -319,6 +381,7 @@ __attribute__((used)) static _Noreturn void begin(long *stack) {
   environment = given + count + 1;
   if (count < 2) fail(refused, "launch: nothing is named", "", "");
   if (same(given[1], "hold")) hold();
+  if (count > 2 && same(given[1], "halves")) halves(given + 2);
   if (count > 2 && same(given[1], "datagrams")) carry(1, given + 2);
   if (count > 2 && same(given[1], "stream")) carry(0, given + 2);
   if (*given[1] != '/') {

@@ -1,22 +1,25 @@
 #!/bin/sh
 # The script of a forwarder: sh -c 'eval "$CDEBUG_SCRIPT"' cdebug MODE [ARG...]
 #
-#   serve [LISTENER OPTIONS FROM TO]...
-#             the sidecar's main process: a `socat OPTIONS FROM TO` for each, `ready` on stdout when all of them
+#   serve RELAY [LISTENER OPTIONS FROM TO]...
+#             the sidecar's main process: a `RELAY OPTIONS FROM TO` for each, of which RELAY is socat or its like, `ready` on stdout when all of them
 #             listen. Ends with its stdin, which cdebug holds, and all of them with it.
-#   hold [LISTENER OPTIONS FROM TO]...
+#   hold RELAY [LISTENER OPTIONS FROM TO]...
 #             the same without a stdin, until SIGTERM.
 #   join OPTIONS ADDRESS
-#             a process for one connection, which is its stdin and stdout.
+#             a process for one connection, which is its stdin and stdout: blocks, each behind its length in two bytes,
+#             as launch of ../enter/launch.c carries them.
 #   datagrams ADDRESS
-#             the same for datagrams, each behind its length in two bytes, as launch of ../enter/launch.c carries them.
+#             the same for datagrams, of which each is a block.
 #   packets MODE ARG...
 #             the other way round: its stdin and stdout are a socket of UDP, MODE's the stream.
 #   announce NUMBER
 #             a process for one connection that the target's side has made to forward NUMBER, which is its stdin and
 #             stdout: tells of it on the sidecar's stdout, then waits until somebody joins it.
-#   connection PATH
-#             joins one that was announced.
+#   connection OPTIONS PATH
+#             as join, to one that was announced.
+#   dial PATH
+#             joins its stdin and stdout, a socket, to a UNIX socket.
 #
 # LISTENER is what shows that it listens: `tcp ADDRESS PORT`, `udp ADDRESS PORT`, `unix PATH`, or `-`, nothing to wait for.
 # POSIX sh, and socat; nothing that a user typed is ever part of the text.
@@ -50,7 +53,10 @@ hold() {
 }
 
 begin() {
-  find_program socat "$PATH" || fail "Cannot forward: the forwarder's image has no socat"
+  c_relay=$1
+  shift
+  [ "$c_relay" != socat ] || find_program socat "$PATH" ||
+    fail "Cannot forward: the forwarder's image has no socat"
   ! command -v launch >/dev/null || bring_program
   CDEBUG_STDOUT=/proc/$$/fd/1
   export CDEBUG_STDOUT
@@ -60,7 +66,7 @@ begin() {
     # shellcheck disable=SC2086 # splits
     ! listens $1 || fail "Cannot listen on $1: the port is in use there"
     # shellcheck disable=SC2086 # splits
-    socat $2 "$3" "$4" </dev/null &
+    $c_relay $2 "$3" "$4" </dev/null &
     c_all="$c_all $!"
     # shellcheck disable=SC2086 # splits
     poll 250 up "$!" $1 || fail "Cannot listen on $1"
@@ -127,8 +133,9 @@ stop() {
 }
 
 join() {
+  find_program socat "$PATH"
   # shellcheck disable=SC2086 # splits
-  exec socat $1 - "$2"
+  exec "$c_own/launch" halves "$c_program" $1 FD:0,shut-down "$2"
 }
 
 datagrams() {
@@ -150,8 +157,12 @@ announce() {
 }
 
 connection() {
-  poll 100 [ -S "$1" ] || fail "Cannot join the connection: it is gone"
-  exec socat -b 262144 -t 86400 - "UNIX-CONNECT:$1"
+  poll 100 [ -S "$2" ] || fail "Cannot join the connection: it is gone"
+  join "$1" "UNIX-CONNECT:$2"
+}
+
+dial() {
+  exec socat -b 262144 -t 86400 FD:0,shut-down "UNIX-CONNECT:$1"
 }
 
 bring_program() {

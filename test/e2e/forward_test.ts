@@ -1,7 +1,7 @@
 /** `cdebug port-forward`: every form, on every engine, each way that there is. */
 
 import { assert, assertEquals, assertIncludes } from "../assert.ts";
-import { freePort, poll, run } from "../engines/debian.ts";
+import { exists, freePort, poll, run } from "../engines/debian.ts";
 import { temporaryDirectory } from "../temporary.ts";
 import { cdebug, engineOf } from "./engine.ts";
 import {
@@ -86,9 +86,7 @@ for (const place of PLACES) {
       if (unix.length > 0) assertEquals(await ask(local, text), text);
       assertEquals(await askDatagram(`UDP4:${udp}`, "ping"), "ping");
       assertEquals(await askDatagram(`UDP4:${udp}`, "x".repeat(1400)), "x".repeat(1400));
-      // A process's stdout ends with it: that a half is closed does not get through.
-      const seconds = via === "stream" ? 1 : 20;
-      const askInside = (address: string) => askIn(pid, address, text, seconds);
+      const askInside = (address: string) => askIn(pid, address, text);
       assertEquals(await askInside("TCP4:127.0.0.1:9000"), text);
       assertEquals(await askInside(`TCP4:${THIRD}:9001`), text);
       assertEquals(await askDatagram("UDP4:127.0.0.1:9002", "pong", pid), "pong");
@@ -336,6 +334,33 @@ for (const place of ["docker", "podman"] as const) {
     assertEquals(code, 125);
     assertIncludes(stderr, "the forwarder's image has no socat");
     assertIncludes(stderr, "--forwarder-image");
+  });
+}
+
+for (const place of ["root", "runc"] as const) {
+  placeTest(place, "cdebug itself forwards where there is no socat", async () => {
+    await using target = await startForwardTarget(place);
+    await using _there = await serve("TCP4-LISTEN:7011,bind=127.0.0.1,fork", ECHO, target.pid);
+    await using _here = await serve("TCP6-LISTEN:7012,bind=[::1],fork", ECHO);
+    const path = `/proc/${target.pid}/root/tmp/own.sock`;
+    {
+      await using session = await startForward(
+        target,
+        ["-L", "7011", "-R", "9000:[::1]:7012", "-R", "unix:/tmp/own.sock:[::1]:7012"],
+        { extra: ["--forwarder-image", "cdebug"] },
+      );
+      const text = "x".repeat(300_000);
+      assertEquals(await ask(session.endpoints[0]!, text), text);
+      assertEquals(await askIn(target.pid, "TCP4:127.0.0.1:9000", text), text);
+      assertEquals(await askIn(target.pid, `UNIX-CONNECT:${path}`, text), text);
+    }
+    assertEquals(await exists(path), false);
+    await poll(async () => assertEquals(await forwardTraces(), []));
+    const refused = await cdebug([
+      ...["port-forward", target.ref, ...target.flags, "--forwarder-image", "cdebug", "-L", "53/udp"],
+    ]);
+    assertEquals(refused.code, 125);
+    assertIncludes(refused.stderr, "UDP takes socat");
   });
 }
 

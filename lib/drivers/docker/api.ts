@@ -76,6 +76,7 @@ export async function openApi(engine: DockerEngine, runtime: string | undefined)
   };
   const client = Deno.createHttpClient({
     ...clientTls,
+    poolMaxIdlePerHost: 4, // else it keeps as many as were ever at once
     ...address.transport === "unix" && { proxy: { transport: "unix", path: address.path } },
   });
   const origin = address.transport === "unix"

@@ -15,6 +15,8 @@ import { imageOf, inspectImage, notFound, platformOf, targetOf } from "./target.
 
 /** How long a cancelled start waits for the engine's answers. */
 const CANCELLATION_GRACE_MS = 5_000;
+/** How often Podman is asked whether a container has been started again. */
+const LOOK_MS = 1_000;
 /** How long an engine may take to remove a container. */
 const REMOVAL_GRACE_MS = 15_000;
 
@@ -122,7 +124,8 @@ export async function openDocker(engine: DockerEngine, address: string | undefin
     async ended(id, signal) {
       try {
         // The head comes at once, the body when it has ended.
-        await (await api.request("POST", `/containers/${id}/wait`, { signal })).text();
+        const waited = api.request("POST", `/containers/${id}/wait`, { signal }).then((head) => head.text());
+        await (engine === "podman" ? Promise.race([waited, startedAgain(api, id, signal)]) : waited);
       } catch {
         // It is gone, or the engine is: it has to be looked at again.
       }
@@ -194,6 +197,20 @@ async function remove(api: Api, made: Made, id: string): Promise<void> {
   }
 }
 
+/**
+ * Waits until a container has been started again: Podman, asked to wait, looks at it now and then, and misses an end
+ * that was short. Throws if it is gone.
+ */
+async function startedAgain(api: Api, id: string, signal: AbortSignal): Promise<void> {
+  let first: string | undefined;
+  while (!signal.aborted) {
+    const { State }: { State: { StartedAt: string } } =
+      await (await api.request("GET", `/containers/${id}/json`, { signal })).json();
+    if (State.StartedAt !== (first ??= State.StartedAt)) return;
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+  }
+}
+
 /** Repeats a removal as long as what was removed just before is in its way. */
 async function settled(removal: () => Promise<Response>, obstacle: RegExp): Promise<void> {
   for (let attempt = 0;; attempt++) {
@@ -227,6 +244,7 @@ async function run(
   if (sidecar.pull === "always" && !sidecar.snapshot) await pull();
 
   const dialled = attached ? api.dial() : undefined;
+  dialled?.catch(() => {}); // told where it is waited for
   // What has been asked for is waited for, so that it can be removed; but an engine that does not answer is given up.
   const requests = new AbortController();
   const cancel = () => {

@@ -1,5 +1,6 @@
 /** Child processes, their streams and what they say before they are ready. */
 
+import { letGo } from "../../chunk.ts";
 import type { Streams } from "../../driver.ts";
 import { CdebugError, reason } from "../../errors.ts";
 import { SEARCH_PATH } from "./tools.ts";
@@ -7,7 +8,7 @@ import { SEARCH_PATH } from "./tools.ts";
 /** A process has ended, or closed its stderr, before it was ready; the message is what it said. */
 export class NotReady extends Error {}
 
-type Reader = ReadableStreamDefaultReader<Uint8Array>;
+type Reader = ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>;
 
 /** Starts a process with PATH and the given variables only; its stderr is always piped. */
 export function spawn(
@@ -80,7 +81,10 @@ export async function join(
     }
   })();
   const take = async (reader: Reader, sink: Streams["stdout"]) => {
-    for (let next; !(next = await reader.read()).done;) await sink?.(next.value);
+    for (let next; !(next = await reader.read()).done;) {
+      await sink?.(next.value);
+      letGo(next.value);
+    }
   };
   try {
     const [status] = await Promise.all([

@@ -20,7 +20,7 @@ import {
 import { hasToolkit } from "./root.ts";
 import { end, exec, pidOf, run, type ScriptEnv, SIDECAR_COMMAND } from "./sidecar.ts";
 import { findPid, mainProcesses, targetOf } from "./target.ts";
-import { tool } from "./tools.ts";
+import { ownRelay, tool } from "./tools.ts";
 
 /** The engines whose targets are reached as processes. */
 export type ProcessEngine = "pid" | Runtime;
@@ -93,7 +93,7 @@ export function openProcesses(engine: ProcessEngine, address: string | undefined
     labelled: () => Promise.resolve([]),
     removeResource: () => Promise.resolve(),
     published: () => Promise.resolve([]),
-    locality: () => Promise.resolve({ hostSockets: true, publish: false }),
+    locality: () => Promise.resolve({ hostSockets: true, publish: false, relay: ownRelay() }),
     async ended(id, signal) {
       while (!signal.aborted && await ownerState(id) === "alive") await delay(LOOK_MS);
     },

@@ -2,6 +2,7 @@
 
 import { DEFAULT_SOURCE, type Location } from "../../driver.ts";
 import { CdebugError } from "../../errors.ts";
+import type { Relay } from "../../target.ts";
 
 /** Where programs are looked for. */
 export const SEARCH_PATH = searchPath(Deno.env.get("PATH"));
@@ -44,6 +45,23 @@ function isFile(path: string): boolean {
     return false;
   }
 }
+
+/** cdebug itself, as what carries connections in a sidecar: compiled, or by deno from its sources. */
+export function ownRelay(): Relay {
+  const spare = findTool("socat") !== undefined;
+  const program = `${OWN}/cdebug`;
+  const files = { [program]: Deno.execPath() };
+  if (Deno.build.standalone) return { command: `${program} __relay`, files, spare };
+  const source = new URL("../../..", import.meta.url).pathname;
+  return {
+    command: `env DENO_DIR=/tmp NO_COLOR=1 ${program} run -A --cached-only ${OWN}/source/main.ts __relay`,
+    files: { ...files, [`${OWN}/source`]: source },
+    spare,
+  };
+}
+
+/** Where sidecars keep what is cdebug's. */
+const OWN = "/.cdebug";
 
 /** Where processes are, or a runtime's program, or the directory of its states that `--runtime` names. */
 export function locateTool(engine: string, address: string | undefined): Location {
