@@ -177,7 +177,8 @@ for (const place of ["docker", "podman"] as const) {
         assert(answers > 0);
         assertEquals(session.lines.filter(({ event }) => event === "lost").length, 5);
 
-        await client(["rm", "-f", name]);
+        await client(["kill", name]);
+        await poll(() => client(["rm", "-f", name])); // Podman's waits for the sidecar to go first
         await session.seen("lost", 6);
         await client(["run", "-d", "--name", name, ORDINARY, "sleep", "1000000"]);
         await server[Symbol.asyncDispose]();
