@@ -56,7 +56,7 @@ export async function join(client: Duplex, server: Duplex, traffic: Traffic): Pr
 
 /** A short connection needs no large buffer, a fast one does: socat's own with its option -b. */
 const FIRST_BUFFER = 16 * 1024;
-const LARGEST_BUFFER = 128 * 1024;
+const LARGEST_BUFFER = 256 * 1024;
 
 /** How long a process takes between its last two words to a connection. */
 const PARTING_MS = 20;
