@@ -6,6 +6,7 @@ import config from "./deno.json" with { type: "json" };
 const planners = {
   exec: () => import("./plans/exec.ts"),
   "port-forward": () => import("./plans/port_forward.ts"),
+  export: () => import("./plans/export.ts"),
 };
 
 const argv = Deno.args;
@@ -15,7 +16,8 @@ async function run([command, ...rest]: readonly string[]): Promise<number> {
   try {
     switch (command) {
       case "exec":
-      case "port-forward": {
+      case "port-forward":
+      case "export": {
         const { live } = await import("./lib/commands/live.ts");
         const planner: Planner = await planners[command]();
         return await live(command, planner, rest, { print: false });

@@ -1,5 +1,6 @@
 /** The contract between the executor and an engine. A driver translates specs and knows nothing of debugging. */
 
+import type { LayerSource } from "./layers.ts";
 import type { Sidecar } from "./plan.ts";
 import type { Candidate, Capabilities, Engine, Kind, Locality, Target } from "./target.ts";
 
@@ -104,6 +105,34 @@ export interface EngineDescription {
   readonly securityOptions: readonly string[];
 }
 
+/** How a target is looked at. */
+export interface Looking {
+  /** Only its files matter: it may be paused, or have stopped where that leaves nothing to enter; `mounts` is told. */
+  readonly reading?: boolean;
+  /** Of an image in a registry, as in linux/arm64. */
+  readonly platform?: string;
+  /** The file that names mirrors and certificate authorities of registries. */
+  readonly registryConfig?: string;
+}
+
+export interface ArchiveOptions {
+  readonly path?: string;
+  readonly signal: AbortSignal;
+  /** Called with what could not be read, for people. */
+  readonly complain: (line: string) => void;
+}
+
+export interface LayerOptions extends Pick<Looking, "platform" | "registryConfig"> {
+  readonly signal: AbortSignal;
+  /** Called with how much of a layer is there, in bytes. */
+  readonly report: (progress: { digest: string; done: number; total: number }) => void;
+}
+
+/** Layers that can be read until they are disposed of. */
+export interface Layers extends AsyncDisposable {
+  readonly layers: readonly LayerSource[];
+}
+
 export interface Driver extends AsyncDisposable {
   readonly engine: Engine;
   readonly capabilities: Capabilities;
@@ -111,7 +140,7 @@ export interface Driver extends AsyncDisposable {
    * The target as it is now. Throws NotFound if it is unknown, CdebugError if it is ambiguous, or neither running nor
    * stopped.
    */
-  inspect(name: string, kind?: Kind): Promise<Target>;
+  inspect(name: string, kind?: Kind, looking?: Looking): Promise<Target>;
   /** Whether a target, by ID, runs; `gone` if there is no such container any more. */
   state(id: string): Promise<"running" | "stopped" | "gone">;
   /** All containers, running or not; with `label`, those that have it. */
@@ -123,6 +152,13 @@ export interface Driver extends AsyncDisposable {
   added(id: string): Promise<string[]>;
   /** Where a symbolic link in a container leads; undefined if it is none, or cannot be read. */
   readLink(id: string, path: string): Promise<string | undefined>;
+  /**
+   * The files of a container, running or not, as a tar archive. Of the whole, what is mounted in it is left out; of a
+   * path it is there, and the names begin with the path's last part. Throws CdebugError.
+   */
+  archive(target: Target, options: ArchiveOptions): AsyncIterable<Uint8Array<ArrayBuffer>>;
+  /** An image's layers, the lowest first. Throws CdebugError. */
+  layers(target: Target, options: LayerOptions): Promise<Layers>;
   /** Resolves when a target does not run any more, the engine does not answer, or `signal` has fired. */
   ended(id: string, signal: AbortSignal): Promise<void>;
   /** Where the engine is, seen from here. */
@@ -176,6 +212,8 @@ export async function locate(engine: Engine, address: string | undefined): Promi
       const { findEndpoint } = await import("./drivers/docker/endpoint.ts");
       return await findEndpoint(engine, address);
     }
+    case "registry":
+      return { address: "its registry", source: DEFAULT_SOURCE };
     case "runc":
     case "crun":
     case "pid": {
@@ -195,6 +233,10 @@ export async function openDriver(
     case "podman": {
       const { openDocker } = await import("./drivers/docker/driver.ts");
       return await openDocker(engine, address);
+    }
+    case "registry": {
+      const { openRegistries } = await import("./drivers/registry.ts");
+      return openRegistries();
     }
     case "runc":
     case "crun":

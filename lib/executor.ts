@@ -22,7 +22,8 @@ export type Event =
   | { readonly kind: "started"; readonly sidecar: string; readonly container: string }
   | { readonly kind: "target-stopped"; readonly target: string }
   | { readonly kind: "left"; readonly what: string; readonly hint?: string }
-  | ForwardEvent;
+  | ForwardEvent
+  | ExportEvent;
 
 /** What happens to forwards; `forward` is the number of one in the plan's session, from 0 on. */
 export type ForwardEvent =
@@ -44,6 +45,29 @@ export type ForwardEvent =
   | { readonly kind: "lost"; readonly target: string; readonly why: string }
   | { readonly kind: "restored"; readonly target: string; readonly recreated: boolean }
   | { readonly kind: "ended" };
+
+/** What happens while files are exported; sizes are in bytes. */
+export type ExportEvent =
+  | { readonly kind: "layer"; readonly digest: string; readonly done: number; readonly total: number }
+  | {
+    readonly kind: "export-progress";
+    readonly entries: number;
+    readonly bytes: number;
+    readonly path?: string;
+  }
+  /** What is mounted there is not exported. */
+  | { readonly kind: "left-out"; readonly paths: readonly string[] }
+  /** Something could not be read, or has changed meanwhile. */
+  | { readonly kind: "unreadable"; readonly text: string }
+  /** So many things could not be made as they were; `list` is the file that names them all. */
+  | { readonly kind: "omitted"; readonly count: number; readonly first: string; readonly list: string }
+  | {
+    readonly kind: "exported";
+    readonly output: string;
+    readonly entries: number;
+    readonly bytes: number;
+    readonly omissions: number;
+  };
 
 /** What the user does while a session runs. */
 export type Control =
@@ -118,12 +142,13 @@ export async function realiser(
 ): Promise<{ readonly session: string; readonly realise: (sidecar: Sidecar) => Realised }> {
   const session = newSession();
   const attached = plan.session.kind === "exec" ? plan.session.attach : undefined;
+  const detached = plan.session.kind !== "export" && plan.session.detach;
   const labels = {
     "cdebug.session": session,
     "cdebug.target": plan.target.id,
     "cdebug.plan": await digest(plan),
     "cdebug.command": titleOf(plan.request).slice(0, COMMAND_LABEL_LENGTH),
-    ...plan.session.detach ? { "cdebug.detached": "true" } : { "cdebug.owner": around.owner },
+    ...detached ? { "cdebug.detached": "true" } : { "cdebug.owner": around.owner },
   };
   const realise = (sidecar: Sidecar): Realised => ({
     sidecar,
@@ -135,7 +160,7 @@ export async function realiser(
       ...resolveEnv(sidecar, around.env),
       ...sidecar.script !== undefined && { CDEBUG_SESSION: session, CDEBUG_SCRIPT: sidecar.script },
     },
-    detached: plan.session.detach,
+    detached,
   });
   return { session, realise };
 }

@@ -98,10 +98,28 @@ const forwardRequest = v.strictObject({
   runningTimeoutSeconds: v.exactOptional(seconds),
 });
 
+const bytes = v.pipe(v.number(), v.integer(), v.minValue(1));
+
+const exportRequest = v.strictObject({
+  command: v.literal("export"),
+  target: described(text, "The target as the user named it."),
+  argv: described(v.pipe(texts, v.maxLength(0)), "An export runs no command."),
+  output: described(text, "A folder, an archive's file, or - for stdout, as typed, from / on."),
+  paths: described(v.exactOptional(texts), "Only these, and what is below them."),
+  volumes: described(v.exactOptional(flag), "What is mounted in the target, too."),
+  sameOwner: v.exactOptional(flag),
+  force: v.exactOptional(flag),
+  maxSizeBytes: v.exactOptional(bytes),
+  manifest: v.exactOptional(text),
+  platform: v.exactOptional(text),
+  registryConfig: v.exactOptional(text),
+  runtime: v.exactOptional(text),
+});
+
 const target = v.strictObject({
   engine: text,
   state: described(
-    v.picklist(["running", "stopped", "image"]),
+    v.picklist(["running", "paused", "stopped", "image"]),
     "image: not a container, but what one could be made of.",
   ),
   exitCode: described(v.exactOptional(v.pipe(v.number(), v.integer())), "Of a container that has stopped."),
@@ -138,6 +156,10 @@ const target = v.strictObject({
   networks: described(
     v.exactOptional(v.array(v.strictObject({ name: text, address: text }))),
     "The engine's networks that it is on, where the plan depends on them.",
+  ),
+  mounts: described(
+    v.exactOptional(texts),
+    "Where something is mounted in it, by its own paths, where the plan depends on them.",
   ),
 });
 
@@ -295,12 +317,30 @@ const forwardSession = v.strictObject({
   runningTimeoutSeconds: described(seconds, "How long a target may take to run again."),
 });
 
+const exportSession = v.strictObject({
+  kind: v.literal("export"),
+  source: described(
+    v.picklist(["archive", "layers"]),
+    "archive: the engine's, of the target's files; layers: an image's, put together here.",
+  ),
+  reason: described(text, "For people: why this source, and what it costs the target."),
+  output: described(v.union([v.literal("-"), path]), "A folder, or an archive's file; - is stdout."),
+  format: v.picklist(["directory", "tar", "tar.gz", "tar.zst"]),
+  paths: described(v.exactOptional(v.array(path)), "Only these, and what is below them."),
+  volumes: described(v.exactOptional(v.array(path)), "What is mounted there is added."),
+  leftOut: described(v.exactOptional(v.array(path)), "What is mounted there is not; the folder is empty."),
+  sameOwner: described(flag, "Files belong to whom they belonged to; only root can give them away."),
+  force: described(flag, "A folder that is not empty, or a file, is written over."),
+  maxSizeBytes: described(v.exactOptional(bytes), "More contents than that end the export."),
+  manifest: described(v.exactOptional(path), "The file that lists every entry with its digest."),
+});
+
 const plan = v.strictObject({
   version: v.literal(PLAN_VERSION),
-  request: v.variant("command", [execRequest, forwardRequest]),
+  request: v.variant("command", [execRequest, forwardRequest, exportRequest]),
   target,
-  sidecars: v.pipe(v.array(sidecar), v.minLength(1)),
-  session: v.variant("kind", [execSession, forwardSession]),
+  sidecars: described(v.array(sidecar), "In the order in which they start; an export needs none."),
+  session: v.variant("kind", [execSession, forwardSession, exportSession]),
   leaves: described(
     texts,
     "For people: what stays behind when the session has ended.",
@@ -313,6 +353,7 @@ export type Plan = v.InferOutput<typeof plan>;
 export type Request = Plan["request"];
 export type ExecRequest = Extract<Request, { command: "exec" }>;
 export type ForwardRequest = Extract<Request, { command: "port-forward" }>;
+export type ExportRequest = Extract<Request, { command: "export" }>;
 /** The target as found, and as far as the compiler used it. */
 export type PlannedTarget = Plan["target"];
 /** One container that cdebug adds, independent of any engine. */
@@ -322,6 +363,7 @@ export type Session = Plan["session"];
 
 export type ExecSession = Extract<Session, { kind: "exec" }>;
 export type ForwardSession = Extract<Session, { kind: "forward" }>;
+export type ExportSession = Extract<Session, { kind: "export" }>;
 export type Forward = ForwardSession["forwards"][number];
 export type Endpoint = Forward["listen"];
 
@@ -339,6 +381,8 @@ export interface Planner<F extends Flags = Flags> {
   readonly interspersed?: boolean;
   /** The plan depends on where the engine is. */
   readonly asksLocality?: boolean;
+  /** It only reads its targets: they may be paused, and be images that only a registry has. */
+  readonly reads?: boolean;
   /** Reads a command line, already split into flags and words. Throws CdebugError where they contradict. */
   request(
     values: Values<F>,
@@ -347,7 +391,7 @@ export interface Planner<F extends Flags = Flags> {
     command?: readonly string[],
   ): Request;
   /** The toolkit that a request means. Throws CdebugError where the engine can have no such toolkit. */
-  toolkit(request: Partial<Request>, capabilities: Capabilities): string;
+  toolkit?(request: Partial<Request>, capabilities: Capabilities): string;
   /** Makes the plan. Pure: the same request on the same target gives the same plan. */
   compile(request: Request, target: Target, capabilities: Capabilities): Plan;
 }
@@ -357,6 +401,8 @@ export interface RequestSurroundings {
   readonly cwd: string;
   /** From `CDEBUG_IMAGE`. */
   readonly image: string | undefined;
+  /** The user is root. */
+  readonly isRoot: boolean;
   /** The text of a file named on the command line; throws if it cannot be read. */
   readonly readText: (path: string) => string;
 }
@@ -379,6 +425,13 @@ export function formatPlan(
 ): string {
   const shown = options.showValues ? plan : withoutValues(plan);
   return formatYaml(shown);
+}
+
+/** What a YAML text says, as JSON values. Throws where it is none. */
+export function parseYaml(text: string): unknown {
+  const document = parseDocument(text, { schema: "core" });
+  if (document.errors[0]) throw document.errors[0];
+  return document.toJS();
 }
 
 /** JSON values as YAML, texts of several lines as blocks. */
@@ -516,12 +569,14 @@ function contradictions(plan: Plan): { keys: unknown[]; text: string }[] {
   const { session } = plan;
   const referred: [unknown[], string][] = session.kind === "exec"
     ? [[["session", "attach"], session.attach]]
-    : session.forwards.map(({ sidecar }, i) => [["session", "forwards", i, "sidecar"], sidecar]);
+    : session.kind === "forward"
+    ? session.forwards.map(({ sidecar }, i) => [["session", "forwards", i, "sidecar"], sidecar])
+    : [];
   for (const [keys, name] of referred) {
     if (names.includes(name)) continue;
     faults.push({ keys, text: `Expected the name of a sidecar (${names.join(", ")}), found "${name}"` });
   }
-  const [wants, is] = [session.kind === "exec" ? "exec" : "port-forward", plan.request.command];
+  const [wants, is] = [session.kind === "forward" ? "port-forward" : session.kind, plan.request.command];
   if (wants !== is) {
     faults.push({ keys: ["session", "kind"], text: `Expected the session of ${is}, found ${session.kind}` });
   }

@@ -76,7 +76,8 @@ export type Kind = "container" | "image";
 
 /** The engines there is a driver for, the highest first: what one has, those behind it may see as well. */
 export const ENGINES = ["docker", "podman", "runc", "crun", "pid"] as const;
-export type Engine = typeof ENGINES[number];
+/** A registry is none, but has the files of images. */
+export type Engine = typeof ENGINES[number] | "registry";
 
 /** The engine whose containers need no scheme. */
 export const DEFAULT_ENGINE: Engine = ENGINES[0];
@@ -88,10 +89,11 @@ const LISTS: Readonly<Record<Engine, string>> = {
   runc: "runc list",
   crun: "crun list",
   pid: "ps -e",
+  registry: "docker search",
 };
 
 /** Those whose targets can be images. */
-const IMAGE_ENGINES: readonly Engine[] = ["docker", "podman"];
+const IMAGE_ENGINES: readonly Engine[] = ["docker", "podman", "registry"];
 
 /** The schemes of refs: each engine's for its containers, and for its images; `image://` and `oci://` are any of theirs. */
 const SCHEMES: Readonly<Record<string, Pick<Ref, "engines" | "kind">>> = {
@@ -142,6 +144,10 @@ export function parseRef(text: string): Ref {
   return { ...known, name };
 }
 
+function rankOf(engine: Engine): number {
+  return engine === "registry" ? ENGINES.length : ENGINES.indexOf(engine);
+}
+
 /** How much of an ID tells that it is the same. */
 const TELLING_ID = 12;
 
@@ -151,7 +157,7 @@ export function highest<T extends { readonly engine: Engine; readonly id: string
 ): T[] {
   return all.filter(({ engine, id, name }) =>
     !all.some((other) =>
-      ENGINES.indexOf(other.engine) < ENGINES.indexOf(engine) &&
+      rankOf(other.engine) < rankOf(engine) &&
       (other.id === id || (name.length >= TELLING_ID && other.id.startsWith(name)))
     )
   );
@@ -175,7 +181,14 @@ export function formatEndpoint(endpoint: Endpoint): string {
 
 /** What a request does, in the user's words: the command, or the forwards. */
 export function titleOf(request: Request): string {
-  return (request.command === "exec" ? request.argv : request.forwards).join(" ");
+  switch (request.command) {
+    case "exec":
+      return request.argv.join(" ");
+    case "port-forward":
+      return request.forwards.join(" ");
+    case "export":
+      return `-o ${request.output}`;
+  }
 }
 
 /** What has changed between the target of a plan and the target of now, or nothing. */

@@ -271,7 +271,7 @@ export function compile(
       ? reasons.join("; ")
       : "shares what the target shares, with the target's own rights",
     image: toolkit(request, capabilities),
-    pull: capabilities.images ? request.pull ?? "missing" : "never",
+    pull: isImage(toolkit(request, capabilities)) ? request.pull ?? "missing" : "never",
     ...request.platform && { platform: request.platform },
     ...request.name && { containerName: request.name },
     ...request.keep && { keep: true },
@@ -325,6 +325,11 @@ export function compile(
   };
 }
 
+/** Whether a toolkit is an image, and not a process's machine's own programs, or a directory there. */
+function isImage(toolkit: string): boolean {
+  return !/^(host$|dir:\/)/.test(toolkit);
+}
+
 /** The toolkit that a request means. Throws CdebugError for an image where there can be none. */
 export function toolkit(
   { image, defaultImage, platform, keep }: Partial<ExecRequest>,
@@ -332,13 +337,12 @@ export function toolkit(
 ): string {
   if (images) return image ?? defaultImage ?? DEFAULT_IMAGE;
   const toolkit = image ?? "host";
-  if (!/^(host$|dir:\/)/.test(toolkit)) {
-    throw refused(
-      `the toolkit "${toolkit}" is an image, and a process's sidecar is none of an engine that has images`,
-      "--image host, this machine's own programs; or --image dir:/PATH, an unpacked root filesystem",
-    );
+  if (/^dir:(?!\/)/.test(toolkit)) {
+    throw refused(`the toolkit "${toolkit}" is no directory from / on`, "--image dir:/PATH");
   }
-  if (platform) throw refused("--platform is an image's, and a process's sidecar has none", "leave it out");
+  if (platform && !isImage(toolkit)) {
+    throw refused("--platform is an image's, and the toolkit is none", "leave it out");
+  }
   if (keep) {
     throw refused("--rm=false keeps a container, and a process's sidecar leaves none", "leave it out");
   }

@@ -14,6 +14,7 @@ Deno.test("README.md holds the help texts", async () => {
   assertEquals(commands, [
     "exec",
     "port-forward",
+    "export",
     "plan",
     "apply",
     "ls",

@@ -129,6 +129,13 @@ export function openFake(): FakeEngine {
       );
     },
 
+    archive: () => {
+      throw new Error("no test reads its files");
+    },
+    layers: () => {
+      throw new Error("no test reads its images");
+    },
+
     state: (id) =>
       Promise.resolve([...targets.values()].some((target) => target.id === id) ? "running" : "gone"),
 

@@ -6,7 +6,7 @@ import type { Plan, Planner, Sidecar } from "../plan.ts";
 import { differences, refOf, type Target } from "../target.ts";
 import { confirm } from "../terminal.ts";
 import { openTarget } from "./find.ts";
-import { capabilitiesFor } from "./live.ts";
+import { capabilitiesFor, lookingFor } from "./live.ts";
 import { note, print, runPlan } from "./session.ts";
 
 export const summary = "Run a saved plan";
@@ -71,13 +71,13 @@ export async function apply(
   let plan = saved;
   const again = values.retarget !== undefined;
   const quiet = values.quiet ?? false;
+  const planner = await planners(saved.request.command);
   await using found = await openTarget(
     !again ? refOf(saved.target) : values.retarget || saved.request.target,
     saved.request.runtime,
-    { quiet },
+    { quiet, ...lookingFor(planner, saved.request) },
   );
   const { driver, target } = found;
-  const planner = await planners(saved.request.command);
   const request = { ...saved.request, target: found.ref };
   const capabilities = await capabilitiesFor(planner, driver);
   const replan = (target: Target) => planner.compile(request, target, capabilities);

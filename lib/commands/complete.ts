@@ -12,7 +12,7 @@ import { print } from "./session.ts";
 const DEADLINE_MS = 200;
 
 type Name = keyof typeof COMMANDS;
-type Planners = Readonly<Record<"exec" | "port-forward", () => Promise<Planner>>>;
+type Planners = Readonly<Record<"exec" | "port-forward" | "export", () => Promise<Planner>>>;
 
 /** What a command line may hold, from its command on. */
 export interface Syntax {
@@ -64,6 +64,7 @@ export function syntaxOf(planners: Planners): Syntax {
   const syntaxes: Readonly<Record<Name, Command["syntax"]>> = {
     exec: () => live(planners.exec),
     "port-forward": () => live(planners["port-forward"]),
+    export: () => live(planners.export),
     plan: () => ({
       flags: { help: COMMON_FLAGS.help },
       commands: {

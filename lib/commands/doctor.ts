@@ -81,7 +81,7 @@ export async function doctor(
   const wanted = request({ ...values.image && { image: values.image } }, ["any", "true"], aroundRequest());
   await using engines = await askEngines("doctor", rest, values.runtime, (driver) => {
     const { capabilities } = driver;
-    return examine(driver, toolkit(capabilities.images ? wanted : {}, capabilities));
+    return examine(driver, toolkit!(capabilities.images ? wanted : {}, capabilities));
   });
   const reports = engines.all.map(reportOn);
   const client = { version, deno: Deno.version.deno, platform: `${Deno.build.os}/${Deno.build.arch}` };

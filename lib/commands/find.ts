@@ -1,6 +1,6 @@
 /** Finds the target that a ref names: in the first engine that it may mean, or in whichever else has it. */
 
-import { type Driver, openDriver } from "../driver.ts";
+import { type Driver, type Looking, openDriver } from "../driver.ts";
 import { CdebugError, NotFound } from "../errors.ts";
 import { type Engine, formatRef, highest, parseRef, type Ref, refOf, type Target } from "../target.ts";
 import type { Asked } from "./engines.ts";
@@ -9,6 +9,11 @@ import { note, tellFailure } from "./session.ts";
 
 /** As many suggestions as a person compares. */
 const MAX_NEAR = 3;
+
+/** How a target is looked for. */
+export interface FindOptions extends Looking {
+  readonly quiet: boolean;
+}
 
 export interface Found extends AsyncDisposable {
   readonly driver: Driver;
@@ -26,7 +31,7 @@ export interface Found extends AsyncDisposable {
 export async function openTarget(
   text: string,
   runtime: string | undefined,
-  options: { readonly quiet: boolean },
+  options: FindOptions,
 ): Promise<Found> {
   return await findTarget(parseRef(text), text, runtime, options);
 }
@@ -36,14 +41,20 @@ export async function findTarget(
   ref: Ref,
   text: string,
   runtime: string | undefined,
-  options: { readonly quiet: boolean },
+  options: FindOptions,
 ): Promise<Found> {
-  const [first, ...others] = ref.engines as readonly [Engine, ...Engine[]];
+  const engines = ref.engines.filter((engine) => engine !== "registry" || options.reading);
+  const [first, ...others] = engines as [Engine, ...Engine[]];
+  if (first === undefined) {
+    throw new CdebugError(`Cannot run anything in "${text}": it is in a registry`, {
+      hint: `docker pull ${ref.name}, and image://${ref.name}; cdebug export takes it as it is`,
+    });
+  }
   try {
-    return found(text, ...await inspect(first, runtime, ref));
+    return found(text, ...await inspect(first, runtime, ref, options));
   } catch (error) {
     if (!(error instanceof CdebugError) || others.length === 0 || runtime !== undefined) throw error;
-    return await findElsewhere(ref, first, others, error, options.quiet);
+    return await findElsewhere(ref, first, others, error, options);
   }
 }
 
@@ -55,10 +66,11 @@ async function inspect(
   engine: Engine,
   runtime: string | undefined,
   { name, kind }: Ref,
+  looking: Looking,
 ): Promise<[Driver, Target]> {
   const driver = await openDriver(engine, runtime);
   try {
-    return [driver, await driver.inspect(name, kind)];
+    return [driver, await driver.inspect(name, kind, looking)];
   } catch (error) {
     await driver[Symbol.asyncDispose]();
     throw error;
@@ -71,13 +83,13 @@ async function findElsewhere(
   first: Engine,
   others: readonly Engine[],
   error: CdebugError,
-  quiet: boolean,
+  options: FindOptions,
 ): Promise<Found> {
   const { askEngine, isAbsent } = await import("./engines.ts");
   const [absent, ...asked] = await Promise.all([
     isAbsent(first),
-    ...others.map((engine) =>
-      askEngine(engine, undefined, false, (driver) => driver.inspect(ref.name, ref.kind))
+    ...others.filter((engine) => engine !== "registry").map((engine) =>
+      askEngine(engine, undefined, false, (driver) => driver.inspect(ref.name, ref.kind, options))
     ),
   ]);
   const all = asked.flatMap(({ result }) =>
@@ -99,6 +111,7 @@ async function findElsewhere(
       cause: error,
     });
   }
+  if (hits.length === 0 && others.includes("registry")) return await findInRegistry(ref, error, options);
   if (hits.length === 0) throw nowhere(first, error, asked);
   if (hits.length > 1 && !isInteractive()) {
     throw new CdebugError(`Cannot tell which "${ref.name}" is meant: several engines have one`, {
@@ -108,8 +121,23 @@ async function findElsewhere(
   const picked = hits.length === 1 ? refs[0] : await (await import("./picker.ts")).pickAmong(hits);
   const taken = hits.find(({ ref }) => ref === picked)!;
   unused.delete(taken);
-  if (!quiet) note(`"${ref.name}" is ${taken.ref}`);
+  if (!options.quiet) note(`"${ref.name}" is ${taken.ref}`);
   return taken;
+}
+
+/** An image that no engine has; `error` says so. */
+async function findInRegistry(ref: Ref, error: CdebugError, options: FindOptions): Promise<Found> {
+  try {
+    const [driver, target] = await inspect("registry", undefined, ref, options);
+    if (!options.quiet) note(`"${ref.name}" is taken from its registry, as no engine has it`);
+    return found(refOf(target), driver, target);
+  } catch (failure) {
+    if (!(failure instanceof CdebugError)) throw failure;
+    throw new CdebugError(`${failure.message}; and no engine has it (${error.message})`, {
+      ...failure.hint !== undefined && { hint: failure.hint },
+      cause: failure,
+    });
+  }
 }
 
 /** Each once; and a process that is just called so only where no container is. */

@@ -132,6 +132,12 @@ function sentenceOf(
     case "started":
     case "target-stopped":
     case "ended":
+    case "layer":
+    case "export-progress":
+    case "left-out":
+    case "unreadable":
+    case "omitted":
+    case "exported":
       return undefined;
   }
 }

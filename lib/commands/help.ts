@@ -7,6 +7,7 @@ import { print } from "./session.ts";
 export const COMMANDS = {
   exec: "Run a command, or a shell, with your own tools in a container",
   "port-forward": "Forward ports from a container to this machine, and back",
+  export: "Copy the files of a container, a process or an image to a folder or an archive",
   plan: "Print what a command would do, to review, keep and apply",
   apply: "Run a saved plan",
   ls: "List the sessions",

@@ -1,9 +1,9 @@
 /** A command that makes plans, run live; or printed, with `--dry-run` and by `cdebug plan`. */
 
-import type { Driver } from "../driver.ts";
+import type { Driver, Looking } from "../driver.ts";
 import { CdebugError, reason } from "../errors.ts";
 import { COMMON_FLAGS, type Flags, formatFlags, parseFlags, type Values } from "../flags.ts";
-import type { Plan, Planner, RequestSurroundings } from "../plan.ts";
+import type { Plan, Planner, Request, RequestSurroundings } from "../plan.ts";
 import type { Capabilities, Target } from "../target.ts";
 import { confirm, isInteractive } from "../terminal.ts";
 import { openTarget } from "./find.ts";
@@ -52,7 +52,10 @@ export async function live<F extends Flags>(
   let request = planner.request(own, rest, aroundRequest(), behind);
   const printing = options.print || common["dry-run"];
   const quiet = common.quiet ?? false;
-  await using found = await openTarget(request.target, request.runtime, { quiet });
+  await using found = await openTarget(request.target, request.runtime, {
+    quiet,
+    ...lookingFor(planner, request),
+  });
   const { driver, target } = found;
   request = { ...request, target: found.ref };
   const remark = printing || quiet ? undefined : orphanRemark(driver, request.runtime);
@@ -80,6 +83,17 @@ export async function live<F extends Flags>(
     verbose: own["verbose"] === true,
     ...remark && { remark },
   });
+}
+
+/** How a planner's targets are looked at. */
+export function lookingFor({ reads = false }: Planner, request: Request): Looking {
+  if (request.command !== "export") return { reading: reads };
+  const { platform, registryConfig } = request;
+  return {
+    reading: reads,
+    ...platform !== undefined && { platform },
+    ...registryConfig !== undefined && { registryConfig },
+  };
 }
 
 /** What a compiler is told of the driver. */
@@ -125,7 +139,12 @@ ${formatFlags({ ...flags, ...LIVE_FLAGS })}
 
 /** What a request of this process depends on besides its words. */
 export function aroundRequest(): RequestSurroundings {
-  return { cwd: Deno.cwd(), image: Deno.env.get("CDEBUG_IMAGE") || undefined, readText };
+  return {
+    cwd: Deno.cwd(),
+    image: Deno.env.get("CDEBUG_IMAGE") || undefined,
+    isRoot: Deno.uid() === 0,
+    readText,
+  };
 }
 
 function readText(path: string): string {

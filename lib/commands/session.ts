@@ -30,6 +30,10 @@ export async function runPlan(plan: Plan, driver: Driver, options: RunOptions): 
     const { runForwards } = await import("./forwards.ts");
     return await runForwards(plan, session, driver, options);
   }
+  if (session.kind === "export") {
+    const { runExport } = await import("./exports.ts");
+    return await runExport(plan, driver, options);
+  }
   const sidecar = plan.sidecars.find(({ name }) => name === session.attach)!;
   const { detach } = session;
   const interactive = sidecar.stdin === "open" && !detach;
@@ -172,7 +176,10 @@ function readStdin(failed: (error: unknown) => void): ReadableStream<Uint8Array>
   }, { highWaterMark: 0 });
 }
 
-function writeTo(file: { write(chunk: Uint8Array): Promise<number> }): (chunk: Uint8Array) => Promise<void> {
+/** Writes all of each chunk to a file. */
+export function writeTo(
+  file: { write(chunk: Uint8Array): Promise<number> },
+): (chunk: Uint8Array) => Promise<void> {
   return async (chunk) => {
     for (let done = 0; done < chunk.length;) done += await file.write(chunk.subarray(done));
   };
@@ -239,7 +246,13 @@ export function newPrinter(quiet: boolean) {
         case "lost":
         case "restored":
         case "ended":
-          break; // forwards are told of by who runs them
+        case "layer":
+        case "export-progress":
+        case "left-out":
+        case "unreadable":
+        case "omitted":
+        case "exported":
+          break; // forwards and exports are told of by who runs them
         default:
           event satisfies never;
       }

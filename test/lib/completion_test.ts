@@ -5,6 +5,7 @@ import { ENGINES } from "../../lib/target.ts";
 import { findCandidates, type FindTargets, read, syntaxOf } from "../../lib/commands/complete.ts";
 import { COMMANDS } from "../../lib/commands/help.ts";
 import * as exec from "../../plans/exec.ts";
+import * as exports from "../../plans/export.ts";
 import * as portForward from "../../plans/port_forward.ts";
 
 const pure = { permissions: "none" } as const;
@@ -12,6 +13,7 @@ const pure = { permissions: "none" } as const;
 const cdebug = syntaxOf({
   exec: () => Promise.resolve(exec),
   "port-forward": () => Promise.resolve(portForward),
+  export: () => Promise.resolve(exports),
 });
 const engines = ENGINES.map((engine) => `${engine}://`);
 
@@ -33,11 +35,11 @@ Deno.test("completion: commands, with their summaries", pure, async () => {
 });
 
 Deno.test("completion: commands of commands", pure, async () => {
-  assertEquals(await values("plan "), ["exec", "port-forward", "schema"]);
+  assertEquals(await values("plan "), ["exec", "port-forward", "export", "schema"]);
   assertEquals(await values("plan -"), ["-h", "--help"]);
   assertEquals(await values("completion "), ["bash", "zsh", "fish"]);
   assertEquals(await values("completion zsh "), []);
-  assertEquals(await values("help ex"), ["exec"]);
+  assertEquals(await values("help ex"), ["exec", "export"]);
   assertEquals(await values("version "), []);
 });
 

@@ -9,7 +9,7 @@ Deno.test("parseRef() reads names with and without a scheme", pure, () => {
   assertEquals(parseRef("web"), { engines: ENGINES, kind: "container", name: "web" });
   assertEquals(parseRef("docker://web_1.a-b"), { engines: ["docker"], kind: "container", name: "web_1.a-b" });
   assertEquals(parseRef("image://repo.example:5000/a/b:1@sha256:0"), {
-    engines: ["docker", "podman"],
+    engines: ["docker", "podman", "registry"],
     kind: "image",
     name: "repo.example:5000/a/b:1@sha256:0",
   });

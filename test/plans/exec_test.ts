@@ -20,6 +20,7 @@ const capabilities = {
 const around: RequestSurroundings = {
   cwd: "/home/me",
   image: undefined,
+  isRoot: true,
   readText: (path) => path === "vars" ? "# comment\nA=1\n\n  B\r\nC=x=y\n" : "",
 };
 
@@ -95,16 +96,15 @@ Deno.test("exec: the toolkit is --image, else CDEBUG_IMAGE, else busybox", pure,
   assertEquals(toolkit(["-i", "--image", "other", "web"], "mine"), "other");
 });
 
-Deno.test("exec: a process's toolkit is the host, or a directory, and no image", pure, () => {
+Deno.test("exec: a process's toolkit is the host, a directory, or a registry's image", pure, () => {
   const without = { ...capabilities, images: false };
   const toolkit = (...argv: string[]) =>
     exec.toolkit(request(["-i", ...argv, "pid://1"], { ...around, image: "mine" }), without);
   assertEquals(toolkit(), "host");
   assertEquals(toolkit("--image", "dir:/srv/debian"), "dir:/srv/debian");
+  assertEquals(toolkit("--image", "alpine", "--platform", "linux/arm64"), "alpine");
   for (
-    const refused of [["--image", "alpine"], ["--image", "dir:relative"], ["--platform", "linux/arm64"], [
-      "--rm=false",
-    ]]
+    const refused of [["--image", "dir:relative"], ["--platform", "linux/arm64"], ["--rm=false"]]
   ) {
     assertThrows(() => toolkit(...refused), CdebugError, "Cannot run exec");
   }

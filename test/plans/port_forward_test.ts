@@ -8,7 +8,7 @@ import { parseForward } from "../../plans/forward/grammar.ts";
 import * as portForward from "../../plans/port_forward.ts";
 
 const pure = { permissions: "none" } as const;
-const around = { cwd: "/", image: undefined, readText: () => "" };
+const around = { cwd: "/", image: undefined, isRoot: true, readText: () => "" };
 const HERE: Locality = { hostSockets: true, publish: true };
 const IN_A_MACHINE: Locality = { hostSockets: false, publish: true };
 const REMOTE: Locality = { hostSockets: false, publish: false };

@@ -59,7 +59,7 @@ export async function openDocker(engine: DockerEngine, address: string | undefin
     },
     list,
 
-    async inspect(name, kind = "container") {
+    async inspect(name, kind = "container", { reading } = {}) {
       if (kind === "image") return imageOf(engine, name, await inspectImage(api, name));
       let found: Dockerode.ContainerInspectInfo;
       try {
@@ -68,8 +68,8 @@ export async function openDocker(engine: DockerEngine, address: string | undefin
         if (!(error instanceof ApiError)) throw error;
         throw await notFound(engine, name, error, shared, list);
       }
-      const target = targetOf(engine, found);
-      if (target.state === "running") return target;
+      const target = targetOf(engine, found, reading);
+      if (target.state === "running" || reading) return target;
       return { ...target, platform: platformOf(await inspectImage(api, found.Image)) };
     },
 
@@ -120,6 +120,16 @@ export async function openDocker(engine: DockerEngine, address: string | undefin
     readLink: (id, path) => readLink(api, id, path),
     labelled: (label) => labelled(api, label),
     published: (id) => published(api, id),
+
+    async *archive(target, options) {
+      const { archive } = await import("./files.ts");
+      yield* archive(api, target, options);
+    },
+
+    async layers(target, options) {
+      const { saveLayers } = await import("./files.ts");
+      return await saveLayers(api, target, options);
+    },
 
     async ended(id, signal) {
       try {
@@ -415,11 +425,13 @@ async function create(
   if (sidecar.snapshot) made.images.set(Id, image);
   if (sidecar.privateNetwork) made.networks.set(Id, network);
   if (sidecar.files) {
-    const { pack } = await import("../../archive.ts");
+    const { bytesOf, pack } = await import("../../tar.ts");
     const put = await api.request("PUT", `/containers/${Id}/archive`, {
       signal,
       query: { path: "/" },
-      archive: await pack(sidecar.files),
+      archive: pack(
+        sidecar.files.map(({ path, base64, mode }) => ({ path, bytes: bytesOf(atob(base64)), mode })),
+      ),
     });
     await put.body?.cancel();
   }

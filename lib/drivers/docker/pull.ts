@@ -7,7 +7,7 @@
 import Dockerode from "dockerode";
 import type { Progress } from "../../driver.ts";
 import { CdebugError, reason } from "../../errors.ts";
-import { credentialsFor } from "../../registry.ts";
+import { credentialsFor } from "../../registry/credentials.ts";
 import type { Api } from "./api.ts";
 
 interface PullEvent {

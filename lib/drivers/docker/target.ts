@@ -56,11 +56,15 @@ function configured(config: { User?: string; WorkingDir?: string; Env?: string[]
 }
 
 /** What the compiler needs to know of a container. Throws CdebugError if it neither runs nor has stopped. */
-export function targetOf(engine: DockerEngine, found: Dockerode.ContainerInspectInfo): Target {
+export function targetOf(
+  engine: DockerEngine,
+  found: Dockerode.ContainerInspectInfo,
+  reading = false,
+): Target {
   const name = found.Name.replace(/^\//, "");
   const { State: state, HostConfig: host, Config: config } = found;
   const cannot = (text: string, hint: string) => new CdebugError(`Cannot debug "${name}": ${text}`, { hint });
-  if (state.Paused) throw cannot("it is paused", `${engine} unpause ${name}`);
+  if (state.Paused && !reading) throw cannot("it is paused", `${engine} unpause ${name}`);
   if (state.Restarting) {
     throw cannot("it is restarting", `${engine} logs ${name}  may say why; try again when it runs`);
   }
@@ -86,7 +90,7 @@ export function targetOf(engine: DockerEngine, found: Dockerode.ContainerInspect
   };
   return Object.freeze({
     engine,
-    state: state.Running ? "running" : "stopped",
+    state: state.Paused ? "paused" : state.Running ? "running" : "stopped",
     ...!state.Running && { exitCode: state.ExitCode },
     name,
     id: found.Id,
@@ -101,6 +105,7 @@ export function targetOf(engine: DockerEngine, found: Dockerode.ContainerInspect
     dropLinuxCapabilities: (host.CapDrop ?? []).map(bareCapability),
     securityOptions: host.SecurityOpt ?? [],
     ...state.Running && { networks: networksOf(found) },
+    ...reading && { mounts: found.Mounts.map(({ Destination }) => Destination).sort() },
   });
 }
 

@@ -3,7 +3,8 @@
 import type { Driver, EngineDescription } from "../../driver.ts";
 import { CdebugError } from "../../errors.ts";
 import { identityOf, ownerState } from "../../owner.ts";
-import type { Candidate } from "../../target.ts";
+import type { Candidate, Target } from "../../target.ts";
+import { archive, mountsOf } from "./files.ts";
 import { findContainer, listContainers, type Runtime, versionOf } from "./oci.ts";
 import {
   allPids,
@@ -17,9 +18,9 @@ import {
   readProcess,
   startOf,
 } from "./proc.ts";
-import { hasToolkit } from "./root.ts";
+import { hasToolkit, isImage } from "./root.ts";
 import { end, exec, pidOf, run, type ScriptEnv, SIDECAR_COMMAND } from "./sidecar.ts";
-import { findPid, mainProcesses, targetOf } from "./target.ts";
+import { findPid, mainProcesses, stoppedTarget, targetOf } from "./target.ts";
 import { ownRelay, tool } from "./tools.ts";
 
 /** The engines whose targets are reached as processes. */
@@ -47,7 +48,7 @@ export function openProcesses(engine: ProcessEngine, address: string | undefined
       cannotCopy: { seccomp: "the kernel shows a process's filter only to who stops the process" },
     },
 
-    async inspect(name, kind = "container") {
+    async inspect(name, kind = "container", { reading = false } = {}) {
       if (kind === "image") {
         throw new CdebugError(`Cannot find image "${name}": ${engine} has no images`, {
           hint: "docker-image:// or podman-image://",
@@ -55,10 +56,14 @@ export function openProcesses(engine: ProcessEngine, address: string | undefined
       }
       if (engine === "pid") {
         const pid = findPid(name);
-        return targetOf(engine, pid, { name: String(pid) });
+        const target = targetOf(engine, pid, { name: String(pid) });
+        return reading ? { ...target, mounts: mountsOf(pid) } : target;
       }
-      const { pid, configured } = await findContainer(engine, address, name);
-      return targetOf(engine, pid, configured);
+      const { pid, status, configured } = await findContainer(engine, address, name, reading);
+      if (status === "stopped") return stoppedTarget(engine, configured);
+      const target = targetOf(engine, pid, configured);
+      if (!reading) return target;
+      return { ...target, ...status === "paused" && { state: "paused" }, mounts: mountsOf(pid) };
     },
 
     async state(id) {
@@ -70,14 +75,20 @@ export function openProcesses(engine: ProcessEngine, address: string | undefined
       return label === undefined ? all : all.filter(({ labels }) => Object.hasOwn(labels, label));
     },
 
-    async run(spec, streams, signal) {
+    async run(spec, streams, signal, report) {
       const { containerName } = spec.sidecar; // others are made from the session's ID
       if (containerName && listSidecars(engine).some(({ name }) => name === containerName)) {
         throw new CdebugError(`Cannot start the sidecar: the name "${containerName}" is in use`, {
           hint: "cdebug ls; another --name, or none",
         });
       }
-      return await run(engine, known, spec, streams, signal);
+      const { image } = spec.sidecar;
+      let toolkit = image;
+      if (isImage(image)) {
+        const { unpackToolkit } = await import("./toolkit.ts");
+        toolkit = `dir:${await unpackToolkit(spec.sidecar, signal, report)}`;
+      }
+      return await run(engine, known, spec, toolkit, streams, signal);
     },
     exec: (id, argv, streams) => Promise.resolve(exec(known, id, argv, streams)),
     // Whose it is, its command line tells.
@@ -85,6 +96,12 @@ export function openProcesses(engine: ProcessEngine, address: string | undefined
     async remove(id) {
       known.delete(id);
       if (await ownerState(id) === "alive") await end(id);
+    },
+
+    archive: (target, options) => archive(target, filesOf(target), options),
+
+    layers: () => {
+      throw new Error("a process has no image");
     },
 
     added: () => Promise.resolve([]), // a process has no image to compare with
@@ -101,6 +118,11 @@ export function openProcesses(engine: ProcessEngine, address: string | undefined
     [Symbol.asyncDispose]: () => Promise.resolve(),
   };
   return Promise.resolve(driver);
+}
+
+/** Where a target's files are. Those of a process are gone with it. */
+function filesOf({ id, image, state }: Target): string {
+  return state === "stopped" ? image : `/proc/${pidOf(id)}/root`;
 }
 
 /** Containers; for `pid` whatever has a PID namespace of its own, by its main process. */

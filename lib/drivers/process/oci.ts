@@ -39,14 +39,15 @@ export async function listContainers(runtime: Runtime, root: string | undefined)
 }
 
 /**
- * The main process of a running container, and what its bundle says of it. Throws CdebugError if there is no such
- * container, or it does not run.
+ * A running container, and what its bundle says of it. With `reading`, one that is paused or has stopped will do.
+ * Throws CdebugError if there is no such container, or it does not run.
  */
 export async function findContainer(
   runtime: Runtime,
   root: string | undefined,
   name: string,
-): Promise<{ readonly pid: number; readonly configured: Configured }> {
+  reading = false,
+): Promise<Listed & { readonly configured: Configured }> {
   const all = await listContainers(runtime, root);
   const exact = all.find(({ id }) => id === name);
   const matches = exact
@@ -66,11 +67,13 @@ export async function findContainer(
       hint: matches.map(({ id }) => id).join(", "),
     });
   }
-  const { id, status, pid } = found;
+  const { id, status } = found;
   const cannot = (why: string, hint: string) => new CdebugError(`Cannot debug "${id}": ${why}`, { hint });
+  const whole = async () => ({ ...found, configured: { name: id, ...await readConfig(found) } });
+  if (reading && ["paused", "created", "stopped"].includes(status)) return await whole();
   switch (status) {
     case "running":
-      return { pid, configured: { name: id, ...await readConfig(found) } };
+      return await whole();
     case "paused":
       throw cannot("it is paused", `${call} resume ${id}`);
     case "created":
@@ -88,13 +91,16 @@ export async function findContainer(
 /** User, working directory and PATH as configured: what the process itself has may have changed since. */
 async function readConfig({ bundle }: Listed): Promise<Partial<Configured>> {
   try {
-    const { process } = JSON.parse(await Deno.readTextFile(`${bundle}/config.json`)) as {
+    const { process, root } = JSON.parse(await Deno.readTextFile(`${bundle}/config.json`)) as {
       process: { user?: { uid?: number; gid?: number }; cwd?: string; env?: string[] };
+      root?: { path?: string };
     };
+    const { path: files = "rootfs" } = root ?? {};
     const path = process.env?.find((entry) => entry.startsWith("PATH="))?.slice("PATH=".length);
     const { uid = 0, gid = 0 } = process.user ?? {};
     return {
       user: uid === 0 ? "" : `${uid}:${gid}`,
+      files: files.startsWith("/") ? files : `${bundle}/${files}`,
       ...process.cwd !== undefined && { workdir: process.cwd },
       ...path !== undefined && { path },
     };

@@ -52,7 +52,6 @@ const DEVICES = ["null", "zero", "full", "random", "urandom", "tty"].map((name) 
 /** The root filesystem of a spec. Throws CdebugError where the toolkit, or a mount's source, is not there. */
 export function layOut({ image, mounts = [], tmpfs = [] }: Sidecar, around: Surroundings): Layout {
   const dir = DIR.exec(image)?.[1]?.replace(/(?<=.)\/+$/, "");
-  if (image !== HOST && dir === undefined) throw notAToolkit(image);
   if (dir !== undefined && !isDirectory(dir)) {
     throw new CdebugError(`Cannot start the toolkit "${image}": there is no such directory`, {
       hint:
@@ -178,20 +177,15 @@ export function hasProgram({ origin, path }: Pick<Layout, "origin" | "path">, pr
   });
 }
 
+/** Whether a toolkit is an image, and not this machine's own programs or a directory. */
+export function isImage(toolkit: string): boolean {
+  return toolkit !== HOST && !DIR.test(toolkit);
+}
+
 /** Whether an image is a toolkit that is there. */
 export function hasToolkit(image: string): boolean {
   const dir = DIR.exec(image)?.[1];
   return image === HOST || (dir !== undefined && isDirectory(dir));
-}
-
-/** What to say of an image where no engine could have it. */
-function notAToolkit(image: string): CdebugError {
-  return new CdebugError(
-    `Cannot start the toolkit "${image}": it is an image, and processes have no engine that has images`,
-    {
-      hint: "--image host for this machine's own programs; --image dir:/PATH for an unpacked root filesystem",
-    },
-  );
 }
 
 function muslSettings(): string[] {

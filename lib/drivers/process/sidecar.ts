@@ -39,11 +39,12 @@ export interface ScriptEnv {
   readonly CDEBUG_SCRIPT: string;
 }
 
-/** Starts a sidecar and notes what `exec` needs of it; as `Driver.run`. */
+/** Starts a sidecar and notes what `exec` needs of it; as `Driver.run`. `toolkit` is where its image is: host, dir:/PATH. */
 export async function run(
   engine: Engine,
   known: Map<string, ScriptEnv>,
   spec: Realised,
+  toolkit: string,
   streams: Streams,
   signal: AbortSignal,
 ): Promise<Running> {
@@ -56,7 +57,7 @@ export async function run(
   }
   const { joined, fresh } = namespacesOf(spec, pid);
   const entered = new Set([...joined, ...fresh]);
-  const layout = layOut(sidecar, {
+  const layout = layOut({ ...sidecar, image: toolkit }, {
     target: pid,
     ownPid: entered.has("pid"),
     ...joined.has("user") && { root: rootOf(pid) },

@@ -30,6 +30,8 @@ export interface Configured {
   readonly user?: string;
   readonly workdir?: string;
   readonly path?: string;
+  /** Where its root filesystem is on this machine. */
+  readonly files?: string;
 }
 
 /** The target that a process is. Throws CdebugError where it can be none, or not for this user. */
@@ -86,6 +88,29 @@ export function targetOf(engine: Engine, pid: number, configured: Configured): T
       ...process.noNewPrivileges ? ["no-new-privileges"] : [],
       ...process.seccomp ? ["seccomp=filter"] : [],
     ],
+  });
+}
+
+/** A container of which nothing runs any more: there are only the files of its bundle. */
+export function stoppedTarget(engine: Engine, { name, files = "" }: Configured): Target {
+  return Object.freeze<Target>({
+    engine,
+    state: "stopped",
+    name,
+    id: name,
+    startedAt: "",
+    image: files,
+    pid: null,
+    user: "",
+    workdir: "",
+    path: "",
+    readOnlyRoot: false,
+    privileged: false,
+    namespaces: { network: "own", pid: "own", ipc: "own", uts: "own", user: "own" },
+    addLinuxCapabilities: [],
+    dropLinuxCapabilities: [],
+    securityOptions: [],
+    mounts: [],
   });
 }
 

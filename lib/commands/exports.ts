@@ -1,0 +1,146 @@
+/** Runs a plan of an export for a person. */
+
+import type { Driver } from "../driver.ts";
+import { CdebugError, EXIT, printable, reason } from "../errors.ts";
+import type { Event } from "../executor.ts";
+import { exportFiles } from "../exporting.ts";
+import { record } from "../history.ts";
+import { ownIdentity } from "../owner.ts";
+import type { Plan } from "../plan.ts";
+import { terminalSize } from "../terminal.ts";
+import { listen, note, type RunOptions, say, writeTo } from "./session.ts";
+
+/** Runs the plan and returns cdebug's exit code. Throws CdebugError where cdebug itself failed. */
+export async function runExport(plan: Plan, driver: Driver, options: RunOptions): Promise<number> {
+  if (plan.session.kind === "export" && plan.session.output === "-" && Deno.stdout.isTerminal()) {
+    throw new CdebugError("Cannot export to stdout: it is a terminal", {
+      hint: "-o FOLDER, or -o - | tar -t",
+    });
+  }
+  const listeners = new Set<(control: { kind: "signal"; name: "INT" }) => void>();
+  const stopListening = listen((name) => {
+    for (const listener of listeners) listener({ kind: "signal", name: name as "INT" });
+  }, undefined);
+  const progress = newProgress(options.quiet);
+  const owner = ownIdentity();
+  const recording = record(plan, owner);
+  try {
+    const outcome = await exportFiles(plan, driver, {
+      controls(listener) {
+        listeners.add(listener);
+        return () => listeners.delete(listener);
+      },
+      env: (name) => Deno.env.get(name),
+      report: (event) => progress.print(event),
+      owner,
+      stdout: writeTo(Deno.stdout),
+    });
+    await recording.end(outcome);
+    return outcome.kind === "exit" ? outcome.code : 0;
+  } catch (error) {
+    const code = error instanceof CdebugError ? error.exitCode : EXIT.failure;
+    await recording.end({ kind: "failed", code, message: reason(error) });
+    throw error;
+  } finally {
+    progress.clear();
+    stopListening();
+  }
+}
+
+/** Complaints that people read; the rest is in the list beside the result. */
+const MOST_COMPLAINTS = 5;
+
+/** What is told while it runs: on a terminal a line for each layer, and one of how far it is. */
+function newProgress(quiet: boolean) {
+  const drawing = !quiet && Deno.stderr.isTerminal();
+  const layers = new Map<string, string>();
+  const began = performance.now();
+  let drawn = 0;
+  let complaints = 0;
+  const clear = () => {
+    if (drawn > 0) write(`\r${drawn > 1 ? `\x1b[${drawn - 1}A` : ""}\x1b[J`);
+    drawn = 0;
+  };
+  const draw = (lines: readonly string[]) => {
+    if (!drawing) return;
+    clear();
+    const { columns, rows } = terminalSize();
+    const shown = lines.slice(-Math.max(1, rows - 1)).map((line) => printable(line).slice(0, columns - 1));
+    write(shown.join("\n"));
+    drawn = shown.length;
+  };
+  const tell = (line: string) => {
+    if (quiet) return;
+    clear();
+    note(line);
+  };
+  return {
+    clear,
+    print(event: Event): void {
+      switch (event.kind) {
+        case "layer": {
+          const { digest, done, total } = event;
+          const name = digest.replace(/^sha256:/, "").slice(0, 12);
+          layers.set(digest, `${name}  ${bar(done, total)} ${bytes(done)} of ${bytes(total)}`);
+          draw([...layers.values()]);
+          break;
+        }
+        case "export-progress": {
+          const seconds = (performance.now() - began) / 1000;
+          const rate = `${bytes(event.bytes / seconds)}/s`;
+          const count = event.entries > 0 ? `${event.entries} files, ` : "";
+          draw([`Exporting: ${count}${bytes(event.bytes)}, ${rate}  ${event.path ?? ""}`]);
+          break;
+        }
+        case "left-out":
+          tell(`Left out, as it is mounted there: ${event.paths.join(", ")} (--volumes adds it)`);
+          break;
+        case "unreadable":
+          if (++complaints <= MOST_COMPLAINTS) tell(event.text);
+          break;
+        case "omitted":
+          tell(
+            `${event.count} ${
+              event.count === 1 ? "thing is" : "things are"
+            } not as in the target (${event.first}${event.count > 1 ? ", …" : ""}): ${event.list}`,
+          );
+          break;
+        case "exported":
+          if (quiet || event.output === "-") break;
+          clear();
+          say(
+            `Exported ${event.entries > 0 ? `${event.entries} entries, ` : ""}${
+              bytes(event.bytes)
+            } to ${event.output}`,
+          );
+          break;
+        default: // of sessions with sidecars
+      }
+    },
+  };
+}
+
+function bar(done: number, total: number): string {
+  const width = 20;
+  const filled = total > 0 ? Math.min(width, Math.floor(width * done / total)) : 0;
+  return `[${"#".repeat(filled)}${" ".repeat(width - filled)}]`;
+}
+
+/** As in `12.3 MiB`. */
+function bytes(count: number): string {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let unit = 0;
+  while (count >= 1024 && unit < units.length - 1) {
+    count /= 1024;
+    unit++;
+  }
+  return `${unit === 0 ? Math.floor(count) : count.toFixed(1)} ${units[unit]}`;
+}
+
+function write(text: string): void {
+  try {
+    Deno.stderr.writeSync(new TextEncoder().encode(text));
+  } catch {
+    // Nobody reads any more.
+  }
+}

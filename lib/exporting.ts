@@ -1,0 +1,389 @@
+/**
+ * Runs a plan whose session is an export: reads the target's files, and makes a folder or an archive of them, which
+ * gets its name when it is whole. It decides nothing that the plan could say.
+ */
+
+import { compress } from "./compressed.ts";
+import type { Driver } from "./driver.ts";
+import { Cancelled, CdebugError, reason } from "./errors.ts";
+import { type Context, type Outcome, SIGNALS } from "./executor.ts";
+import { type EntrySource, mergeLayers } from "./layers.ts";
+import { withManifest } from "./manifest.ts";
+import type { ExportSession, Plan } from "./plan.ts";
+import { byteString, END_OF_ARCHIVE, formatHeader, padding, shown, TarError, TarReader } from "./tar.ts";
+import type { Omission } from "./unpack.ts";
+
+export interface ExportContext extends Context {
+  /** Takes an archive that goes to stdout; resolves when the chunk has been taken. */
+  readonly stdout: (chunk: Uint8Array) => Promise<void>;
+}
+
+type Bytes = AsyncIterable<Uint8Array<ArrayBuffer>>;
+
+/** Runs the plan to its end, and returns how. Whatever ends it before, nothing is left. Throws CdebugError. */
+export async function exportFiles(plan: Plan, driver: Driver, context: ExportContext): Promise<Outcome> {
+  const abort = new AbortController();
+  const unsubscribe = context.controls((control) => {
+    if (control.kind === "signal" && !control.name.startsWith("USR")) {
+      abort.abort(new Cancelled(128 + SIGNALS[control.name]));
+    }
+  });
+  try {
+    await new Export(plan, driver, context, abort.signal).run();
+    return { kind: "exit", code: 0 };
+  } catch (error) {
+    if (abort.signal.aborted) throw abort.signal.reason;
+    throw error instanceof TarError
+      ? new CdebugError(
+        `Cannot export "${plan.target.name}": the archive of its files is damaged: ${error.message}`,
+        {
+          cause: error,
+        },
+      )
+      : error;
+  } finally {
+    unsubscribe();
+  }
+}
+
+class Export {
+  readonly #plan: Plan;
+  readonly #session: ExportSession;
+  readonly #driver: Driver;
+  readonly #context: ExportContext;
+  readonly #signal: AbortSignal;
+  /** What could not be read, in the words of who has read. */
+  readonly #complaints: string[] = [];
+  #entries = 0;
+  #bytes = 0;
+
+  constructor(plan: Plan, driver: Driver, context: ExportContext, signal: AbortSignal) {
+    if (plan.session.kind !== "export") throw new Error("the session is not one of export");
+    this.#plan = plan;
+    this.#session = plan.session;
+    this.#driver = driver;
+    this.#context = context;
+    this.#signal = signal;
+  }
+
+  async run(): Promise<void> {
+    const { output, format, leftOut, manifest } = this.#session;
+    await using place = output === "-" ? undefined : await makePlace(this.#session);
+    if (leftOut) this.#context.report({ kind: "left-out", paths: leftOut });
+    let lines: (() => string[]) | undefined;
+    let omissions: readonly Omission[] = [];
+    await using stack = new AsyncDisposableStack();
+    if (format === "directory") {
+      let source: EntrySource = await this.#entriesOf(stack);
+      if (manifest) ({ source, lines } = listed(source));
+      const { unpack } = await import("./unpack.ts");
+      ({ omissions } = await unpack(this.#counted(source), {
+        directory: place!.path,
+        sameOwner: this.#session.sameOwner,
+        signal: this.#signal,
+        ...this.#session.maxSizeBytes !== undefined && { maxSize: this.#session.maxSizeBytes },
+      }));
+    } else {
+      let archive: Bytes;
+      if (this.#isPlain()) archive = this.#countedBytes(this.#archive(undefined));
+      else {
+        let source = await this.#entriesOf(stack);
+        if (manifest) ({ source, lines } = listed(source));
+        archive = pack(this.#counted(source), this.#session.maxSizeBytes, epochOf(this.#context));
+      }
+      if (format !== "tar") archive = compress(archive, format === "tar.gz" ? "gzip" : "zstd");
+      await this.#write(archive, place?.path);
+    }
+    await place?.finish();
+    if (manifest) await writeText(manifest, lines!().map((line) => `${line}\n`).join(""));
+    await this.#tellOmissions(omissions);
+    this.#context.report({
+      kind: "exported",
+      output,
+      entries: this.#entries,
+      bytes: this.#bytes,
+      omissions: omissions.length,
+    });
+  }
+
+  /** Whether the engine's archive is what is asked for, byte by byte. */
+  #isPlain(): boolean {
+    const { source, paths, volumes, manifest, maxSizeBytes } = this.#session;
+    return source === "archive" && !paths && !volumes && !manifest && maxSizeBytes === undefined;
+  }
+
+  #archive(path: string | undefined): Bytes {
+    return this.#driver.archive(this.#plan.target, {
+      ...path !== undefined && { path },
+      signal: this.#signal,
+      complain: (line) => this.#complain(line),
+    });
+  }
+
+  #complain(line: string): void {
+    this.#complaints.push(line);
+    this.#context.report({ kind: "unreadable", text: line });
+  }
+
+  async #entriesOf(stack: AsyncDisposableStack): Promise<EntrySource> {
+    const { source, paths, volumes } = this.#session;
+    if (source === "layers") {
+      const { platform, registryConfig } = this.#plan.request as {
+        platform?: string;
+        registryConfig?: string;
+      };
+      const layers = stack.use(
+        await this.#driver.layers(this.#plan.target, {
+          ...platform !== undefined && { platform },
+          ...registryConfig !== undefined && { registryConfig },
+          signal: this.#signal,
+          report: (layer) => this.#context.report({ kind: "layer", ...layer }),
+        }),
+      );
+      const merged = await mergeLayers(layers.layers, {
+        ...paths && { paths: paths.map(entryPath) },
+        signal: this.#signal,
+        refused: (path, why) => this.#complain(`/${shown(path)} is left out: ${why}`),
+      });
+      stack.defer(() => merged.close());
+      return merged;
+    }
+    const parts = paths ?? volumes;
+    const reader = (path: string | undefined) => {
+      const reader = new TarReader(this.#archive(path));
+      stack.defer(() => reader.close());
+      return reader;
+    };
+    if (!parts) return reader(undefined);
+    const sources = parts.map((path) => () => below(reader(path), entryPath(path)));
+    return chained(paths ? sources : [() => reader(undefined), ...sources]);
+  }
+
+  #counted(source: EntrySource): EntrySource {
+    return {
+      next: async () => {
+        const entry = await source.next();
+        if (entry) {
+          this.#entries++;
+          this.#tellProgress(`/${entry.path}`);
+        }
+        return entry;
+      },
+      read: async () => {
+        const piece = await source.read();
+        if (piece) {
+          this.#bytes += piece.bytes.length;
+          this.#tellProgress();
+        }
+        return piece;
+      },
+    };
+  }
+
+  async *#countedBytes(archive: Bytes): Bytes {
+    for await (const chunk of archive) {
+      this.#signal.throwIfAborted();
+      this.#bytes += chunk.length;
+      this.#tellProgress();
+      yield chunk;
+    }
+  }
+
+  #told = 0;
+
+  #tellProgress(path?: string): void {
+    const now = performance.now();
+    if (now - this.#told < 100) return;
+    this.#told = now;
+    this.#context.report({
+      kind: "export-progress",
+      entries: this.#entries,
+      bytes: this.#bytes,
+      ...path !== undefined && { path },
+    });
+  }
+
+  async #write(archive: Bytes, path: string | undefined): Promise<void> {
+    if (path === undefined) {
+      for await (const chunk of archive) await this.#context.stdout(chunk);
+      return;
+    }
+    using file = await open(path);
+    try {
+      for await (const chunk of archive) {
+        for (let done = 0; done < chunk.length;) done += file.writeSync(chunk.subarray(done));
+      }
+    } catch (error) {
+      throw error instanceof CdebugError || error instanceof TarError || this.#signal.aborted
+        ? error
+        : cannotWrite(this.#session.output, error);
+    }
+  }
+
+  /** What is not as it was is listed beside the result. */
+  async #tellOmissions(omissions: readonly Omission[]): Promise<void> {
+    const { output } = this.#session;
+    if (output === "-" || omissions.length + this.#complaints.length === 0) return;
+    const report = {
+      omissions: omissions.map(({ path, what, why }) => ({ path: shown(path), what, why })),
+      unreadable: this.#complaints,
+    };
+    const path = `${output}.cdebug-export.json`;
+    await writeText(path, `${JSON.stringify(report, null, 2)}\n`);
+    this.#context.report({
+      kind: "omitted",
+      count: omissions.length + this.#complaints.length,
+      first: omissions[0] ? `${shown(omissions[0].path)}: ${omissions[0].why}` : this.#complaints[0]!,
+      list: path,
+    });
+  }
+}
+
+/** Where the result is made before it has its name. */
+interface Place extends AsyncDisposable {
+  readonly path: string;
+  /** Gives it its name. */
+  finish(): Promise<void>;
+}
+
+/** Beside the result, so that it gets there in one step. Throws CdebugError if it is in the way, or cannot be made. */
+async function makePlace({ output, format, force }: ExportSession): Promise<Place> {
+  const parent = output.replace(/\/[^/]*$/, "") || "/";
+  const isFolder = format === "directory";
+  const there = await Deno.lstat(output).catch(() => undefined);
+  let full = false;
+  if (there && isFolder) {
+    if (!there.isDirectory) throw inTheWay(output, "it is there, and no folder", "another -o");
+    full = !(await Deno.readDir(output)[Symbol.asyncIterator]().next()).done;
+    if (full && !force) throw inTheWay(output, "it is not empty", "another -o, or --force to write into it");
+  }
+  if (there && !isFolder && !force) throw inTheWay(output, "it is there already", "another -o, or --force");
+  // What is merged with what is there has its name from the beginning.
+  if (full) {
+    return { path: output, finish: () => Promise.resolve(), [Symbol.asyncDispose]: () => Promise.resolve() };
+  }
+  const prefix = ".cdebug-export-";
+  let path: string;
+  try {
+    path = isFolder
+      ? await Deno.makeTempDir({ dir: parent, prefix })
+      : await Deno.makeTempFile({ dir: parent, prefix });
+    await Deno.chmod(path, isFolder ? 0o755 : 0o644);
+  } catch (error) {
+    throw cannotWrite(output, error);
+  }
+  let finished = false;
+  return {
+    path,
+    async finish() {
+      try {
+        await Deno.rename(path, output);
+      } catch (error) {
+        throw cannotWrite(output, error);
+      }
+      finished = true;
+    },
+    async [Symbol.asyncDispose]() {
+      if (!finished) await Deno.remove(path, { recursive: true }).catch(() => {});
+    },
+  };
+}
+
+function inTheWay(output: string, why: string, hint: string): CdebugError {
+  return new CdebugError(`Cannot export to "${output}": ${why}`, { hint });
+}
+
+function cannotWrite(output: string, error: unknown): CdebugError {
+  const missing = error instanceof Deno.errors.NotFound;
+  return new CdebugError(
+    `Cannot export to "${output}": ${missing ? "there is no such directory to make it in" : reason(error)}`,
+    { hint: missing ? `mkdir -p ${output.replace(/\/[^/]*$/, "")}` : "another -o", cause: error },
+  );
+}
+
+async function open(path: string): Promise<Deno.FsFile> {
+  return await Deno.open(path, { write: true, truncate: true });
+}
+
+async function writeText(path: string, text: string): Promise<void> {
+  try {
+    await Deno.writeTextFile(path, text);
+  } catch (error) {
+    throw new CdebugError(`Cannot write "${path}": ${reason(error)}`, { cause: error });
+  }
+}
+
+function listed(source: EntrySource): { source: EntrySource; lines: () => string[] } {
+  const manifest = withManifest(source);
+  return { source: manifest, lines: () => manifest.lines() };
+}
+
+/** As entries name it: "/etc" is "etc". */
+function entryPath(path: string): string {
+  return byteString(new TextEncoder().encode(path.replace(/^\/+/, "")));
+}
+
+/** An archive of what is at one path, whose names begin with the last part of it, by the names of the whole. */
+function below(source: EntrySource, path: string): EntrySource {
+  const parent = path.replace(/[^/]*$/, "");
+  const place = (name: string) => `${parent}${name}`;
+  return {
+    async next() {
+      const entry = await source.next();
+      if (!entry) return undefined;
+      return {
+        ...entry,
+        path: place(entry.path),
+        ...entry.type === "link" && { target: place(entry.target) },
+      };
+    },
+    read: () => source.read(),
+  };
+}
+
+/** One source after the other; each is opened when its turn has come. */
+function chained(sources: readonly (() => EntrySource)[]): EntrySource {
+  const left = [...sources];
+  let current = left.shift()!();
+  return {
+    async next() {
+      for (;;) {
+        const entry = await current.next();
+        if (entry || left.length === 0) return entry;
+        current = left.shift()!();
+      }
+    },
+    read: () => current.read(),
+  };
+}
+
+/** An archive of entries. Times later than `epoch`, in seconds, are that one. Throws CdebugError beyond `maxSize`. */
+async function* pack(source: EntrySource, maxSize = Infinity, epoch = Infinity): Bytes {
+  let total = 0;
+  for (let entry; (entry = await source.next());) {
+    const late = entry.mtime.seconds >= epoch;
+    total += entry.size;
+    if (total > maxSize) throw tooLarge(maxSize);
+    yield formatHeader(late ? { ...entry, mtime: { seconds: epoch, nanoseconds: 0 } } : entry);
+    let written = 0;
+    for (let piece; (piece = await source.read());) {
+      written += piece.bytes.length;
+      yield piece.bytes;
+    }
+    const rest = padding(written);
+    if (rest.length > 0) yield rest;
+  }
+  yield END_OF_ARCHIVE;
+}
+
+function tooLarge(maxSize: number): CdebugError {
+  return new CdebugError(`Cannot export: there is more than the ${maxSize} bytes of --max-size`, {
+    hint: "--max-size 100G, or without it",
+  });
+}
+
+/** Source: reproducible-builds.org, SOURCE_DATE_EPOCH. */
+function epochOf({ env }: Context): number | undefined {
+  const text = env("SOURCE_DATE_EPOCH");
+  return text !== undefined && /^\d{1,12}$/.test(text) ? Number(text) : undefined;
+}

@@ -1,0 +1,104 @@
+import { assert, assertEquals, assertThrows } from "../assert.ts";
+import { fakeTarget } from "../fake_driver.ts";
+import { golden } from "../golden.ts";
+import { CdebugError } from "../../lib/errors.ts";
+import { parseFlags } from "../../lib/flags.ts";
+import type { Capabilities, Target } from "../../lib/target.ts";
+import * as exports from "../../plans/export.ts";
+import { parseBytes } from "../../plans/size.ts";
+
+const pure = { permissions: "none" } as const;
+const around = { cwd: "/home/me", image: undefined, isRoot: true, readText: () => "" };
+const docker: Capabilities = {
+  join: ["network", "pid", "ipc"],
+  snapshot: true,
+  images: true,
+  terminal: "relayed",
+  ownNamespaces: true,
+};
+const image = fakeTarget({
+  state: "image",
+  engine: "registry",
+  name: "alpine:3.20",
+  image: "docker.io/library/alpine:3.20",
+  id: "sha256:1e42bbe2508154c9126d48c2b8a75420c3544343bf86fd041fb7527e017a4b4a",
+  pid: null,
+});
+
+function request(...argv: string[]) {
+  const { values, rest, behind } = parseFlags("export", exports.flags, argv, {
+    anywhere: true,
+    parted: true,
+  });
+  return exports.request(values, rest, around, behind);
+}
+
+function session(argv: readonly string[], target: Target = fakeTarget()) {
+  const { session } = exports.compile(request(...argv), target, docker);
+  assert(session.kind === "export");
+  return session;
+}
+
+for (
+  const [name, argv, target] of [
+    ["export_folder", ["web"], fakeTarget({ mounts: ["/data", "/etc/hosts"] })],
+    [
+      "export_archive",
+      ["web", "--volumes", "-o", "/tmp/web.tar.zst", "--max-size", "2G", "--manifest", "web.jsonl"],
+      fakeTarget({ mounts: ["/data"], state: "paused" }),
+    ],
+    ["export_registry", ["image://alpine:3.20", "--path", "etc", "--force"], image],
+  ] as const
+) {
+  golden(name, () => exports.compile(request(...argv), target, docker));
+}
+
+Deno.test("export: the name says what is made", pure, () => {
+  for (
+    const [argv, output, format] of [
+      [["web"], "/home/me/web", "directory"],
+      [["podman://web"], "/home/me/web", "directory"],
+      [["image://shop/web:1.2"], "/home/me/web-1.2", "directory"],
+      [["pid://4711"], "/home/me/4711", "directory"],
+      [["web", "-o", "x/../y"], "/home/me/y", "directory"],
+      [["web", "-o", "/tmp/a.tar"], "/tmp/a.tar", "tar"],
+      [["web", "-o", "a.tgz"], "/home/me/a.tgz", "tar.gz"],
+      [["web", "-o", "a.tar.gz"], "/home/me/a.tar.gz", "tar.gz"],
+      [["web", "-o", "a.tar.zst"], "/home/me/a.tar.zst", "tar.zst"],
+      [["web", "-o", "-"], "-", "tar"],
+    ] as const
+  ) {
+    const found = session(argv);
+    assertEquals([found.output, found.format], [output, format]);
+  }
+});
+
+Deno.test("export: what is mounted is left out, or added, or asked for", pure, () => {
+  const target = fakeTarget({ mounts: ["/data"] });
+  assertEquals(session(["web"], target).leftOut, ["/data"]);
+  assertEquals(session(["web", "--volumes"], target).volumes, ["/data"]);
+  const { paths, leftOut, volumes } = session(["web", "--path", "/data/./x/../y", "--path", "etc"], target);
+  assertEquals([paths, leftOut, volumes], [["/data/y", "/etc"], undefined, undefined]);
+});
+
+Deno.test("export: refuses what makes no sense", pure, () => {
+  assertThrows(() => request(), CdebugError, "no target is named");
+  assertThrows(() => request("web", "/etc"), CdebugError, 'expected one target, found also "/etc"');
+  assertThrows(() => request("image://.."), CdebugError, "gives no name for a folder");
+  assertThrows(() => request("web", "--max-size", "much"), CdebugError, "takes a size such as");
+  assertThrows(() => session(["image://alpine:3.20", "--volumes"], image), CdebugError, "is an image");
+});
+
+Deno.test("parseBytes() reads sizes", pure, () => {
+  for (
+    const [text, bytes] of [["1", 1], ["2k", 2048], ["500M", 500 * 2 ** 20], ["1.5GiB", 1.5 * 2 ** 30], [
+      "1TB",
+      2 ** 40,
+    ]] as const
+  ) {
+    assertEquals(parseBytes(text, "x"), bytes);
+  }
+  for (const text of ["", "0", "-1", "1Q", "1 G", "9999999T"]) {
+    assertThrows(() => parseBytes(text, "x"), CdebugError, "takes a size");
+  }
+});
