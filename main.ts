@@ -50,6 +50,10 @@ async function run([command, ...rest]: readonly string[]): Promise<number> {
         const { completion } = await import("./lib/commands/completion.ts");
         return await completion(rest);
       }
+      case "cache": {
+        const { cache } = await import("./lib/commands/cache.ts");
+        return await cache(rest);
+      }
       case "__relay": {
         const { relay } = await import("./lib/commands/relay.ts");
         return await relay(rest);

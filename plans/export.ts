@@ -3,8 +3,8 @@
 import { CdebugError } from "../lib/errors.ts";
 import type { Flags, Values } from "../lib/flags.ts";
 import type { ExportRequest, ExportSession, Plan, RequestSurroundings } from "../lib/plan.ts";
+import { parseBytes } from "../lib/size.ts";
 import type { Capabilities, Target } from "../lib/target.ts";
-import { parseBytes } from "./size.ts";
 
 export const summary = "Copy the files of a container, a process or an image to a folder or an archive";
 

@@ -20,6 +20,7 @@ Deno.test("README.md holds the help texts", async () => {
     "ls",
     "prune",
     "history",
+    "cache",
     "doctor",
     "completion",
   ]);

@@ -82,6 +82,10 @@ export function syntaxOf(planners: Planners): Syntax {
         clear: { summary: "Remove all runs", syntax: nothing },
       },
     }),
+    cache: async () => ({
+      flags: (await import("./cache.ts")).flags,
+      commands: { prune: { summary: "Remove what is in the cache", syntax: nothing } },
+    }),
     doctor: async () => ({ flags: (await import("./doctor.ts")).flags, words: ["ENGINE"] }),
     completion: async () => {
       const { SHELLS } = await import("./completion.ts");

@@ -7,6 +7,7 @@ import { exportFiles } from "../exporting.ts";
 import { record } from "../history.ts";
 import { ownIdentity } from "../owner.ts";
 import type { Plan } from "../plan.ts";
+import { formatBytes } from "../size.ts";
 import { terminalSize } from "../terminal.ts";
 import { listen, note, type RunOptions, say, writeTo } from "./session.ts";
 
@@ -81,15 +82,15 @@ function newProgress(quiet: boolean) {
         case "layer": {
           const { digest, done, total } = event;
           const name = digest.replace(/^sha256:/, "").slice(0, 12);
-          layers.set(digest, `${name}  ${bar(done, total)} ${bytes(done)} of ${bytes(total)}`);
+          layers.set(digest, `${name}  ${bar(done, total)} ${formatBytes(done)} of ${formatBytes(total)}`);
           draw([...layers.values()]);
           break;
         }
         case "export-progress": {
           const seconds = (performance.now() - began) / 1000;
-          const rate = `${bytes(event.bytes / seconds)}/s`;
+          const rate = `${formatBytes(event.bytes / seconds)}/s`;
           const count = event.entries > 0 ? `${event.entries} files, ` : "";
-          draw([`Exporting: ${count}${bytes(event.bytes)}, ${rate}  ${event.path ?? ""}`]);
+          draw([`Exporting: ${count}${formatBytes(event.bytes)}, ${rate}  ${event.path ?? ""}`]);
           break;
         }
         case "left-out":
@@ -110,7 +111,7 @@ function newProgress(quiet: boolean) {
           clear();
           say(
             `Exported ${event.entries > 0 ? `${event.entries} entries, ` : ""}${
-              bytes(event.bytes)
+              formatBytes(event.bytes)
             } to ${event.output}`,
           );
           break;
@@ -124,17 +125,6 @@ function bar(done: number, total: number): string {
   const width = 20;
   const filled = total > 0 ? Math.min(width, Math.floor(width * done / total)) : 0;
   return `[${"#".repeat(filled)}${" ".repeat(width - filled)}]`;
-}
-
-/** As in `12.3 MiB`. */
-function bytes(count: number): string {
-  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
-  let unit = 0;
-  while (count >= 1024 && unit < units.length - 1) {
-    count /= 1024;
-    unit++;
-  }
-  return `${unit === 0 ? Math.floor(count) : count.toFixed(1)} ${units[unit]}`;
 }
 
 function write(text: string): void {

@@ -13,6 +13,7 @@ export const COMMANDS = {
   ls: "List the sessions",
   prune: "Remove what belongs to no living session",
   history: "List the plans that ran, and how they ended",
+  cache: "List and remove what registries have given",
   doctor: "Say which engines there are, and what mends those that do not work",
   completion: "Print the script that makes a shell complete cdebug's command lines",
   help: "Print this help",

@@ -1,7 +1,7 @@
 /**
- * What registries have given, in the user's cache directory: layers, a file for each by its digest, and images that
- * are unpacked as toolkits. Many processes may use it at once: a layer gets its name when it is whole, and until then
- * belongs to who has locked it.
+ * What registries have given, in the user's cache directory: layers, a file for each by its digest, and
+ * images that are unpacked as toolkits. Many processes may use it at once: a layer gets its name when it is
+ * whole, and until then belongs to who has locked it.
  */
 
 import { CdebugError, reason } from "../errors.ts";
@@ -28,8 +28,9 @@ export interface Cached {
 }
 
 /**
- * `$XDG_CACHE_HOME/cdebug`, else `~/.cache/cdebug` of who has that home: sudo may keep another one's, whose cache would
- * then hold files that are root's. Throws CdebugError if there is neither. Source: XDG Base Directory Specification.
+ * `$XDG_CACHE_HOME/cdebug`, else `~/.cache/cdebug` of who has that home: sudo may keep another one's, whose
+ * cache would then hold files that are root's. Throws CdebugError if there is neither. Source: XDG Base
+ * Directory Specification.
  */
 export function cacheDirectory(): string {
   const named = Deno.env.get("XDG_CACHE_HOME");
@@ -51,8 +52,8 @@ function isOwn(directory: string): boolean {
 }
 
 /**
- * The path of a layer that is in the cache with that many bytes, which counts as used now; undefined if it is not.
- * Throws CdebugError where the user has no cache.
+ * The path of a layer that is in the cache with that many bytes, which counts as used now; undefined if it is
+ * not. Throws CdebugError where the user has no cache.
  */
 export async function findBlob(digest: string, size: number): Promise<string | undefined> {
   const path = blobPath(digest);
@@ -68,9 +69,10 @@ export async function findBlob(digest: string, size: number): Promise<string | u
 }
 
 /**
- * Opens the file that a layer is to be fetched into, with what is in it already; undefined if the layer has come into
- * the cache. While another process fetches it, waits, and calls `waiting` with how many bytes that one has. To be
- * closed after `keep` or `discard`, or as it is, to be resumed. Throws CdebugError, and the signal's reason.
+ * Opens the file that a layer is to be fetched into, with what is in it already; undefined if the layer has
+ * come into the cache. While another process fetches it, waits, and calls `waiting` with how many bytes that
+ * one has. To be closed after `keep` or `discard`, or as it is, to be resumed. Throws CdebugError, and the
+ * signal's reason.
  */
 export async function openPartial(
   digest: string,
@@ -149,8 +151,9 @@ export async function listCache(): Promise<Cached[]> {
 }
 
 /**
- * Removes what has not been used for longest until the rest has at most `limit` bytes, and what broke off more than a
- * day ago; but nothing that is being fetched. Returns what is removed. Throws CdebugError if it cannot.
+ * Removes what has not been used for longest until the rest has at most `limit` bytes, and what broke off
+ * more than a day ago; but nothing that is being fetched. Returns what is removed. Throws CdebugError if it
+ * cannot.
  */
 export async function pruneCache(limit: number): Promise<Cached[]> {
   const all = await listCache();

@@ -1,14 +1,14 @@
 /**
  * Images in registries: found, and their layers fetched into the cache.
  *
- * Source: OCI image spec, "Image Manifest", "Image Index", "Image Configuration"; OCI distribution spec, "Pull";
- * distribution/distribution, "Image Manifest V 2, Schema 2".
+ * Source: OCI image spec, "Image Manifest", "Image Index", "Image Configuration"; OCI distribution spec,
+ * "Pull"; distribution/distribution, "Image Manifest V 2, Schema 2".
  */
 
 import { createHash, type Hash } from "node:crypto";
 import { openArchive } from "../compressed.ts";
 import { CdebugError, reason } from "../errors.ts";
-import { discard, findBlob, keep, openPartial } from "./cache.ts";
+import { discard, findBlob, keep, openPartial, pruneCache } from "./cache.ts";
 import { ConnectionError, type Reply, TRIES } from "./http.ts";
 import { DIGEST, formatReference, parseReference, type Reference } from "./reference.ts";
 import { asRecord, parseJson, Session, type SessionOptions } from "./session.ts";
@@ -74,6 +74,8 @@ interface Document {
   readonly value: Readonly<Record<string, unknown>>;
 }
 
+/** What the cache may grow to, in bytes: what has not been used for longest goes. */
+const CACHE_LIMIT = 20 * 2 ** 30;
 /** Of a manifest and of a configuration, in bytes. Source: OCI distribution spec, "Pushing Manifests". */
 const MAX_DOCUMENT = 4 * 1024 * 1024;
 /** An index may hold indexes; nobody's are deeper. */
@@ -85,14 +87,14 @@ const DOCKER = "application/vnd.docker.distribution";
 const INDEXES = [`${OCI}.index.v1+json`, `${DOCKER}.manifest.list.v2+json`];
 const MANIFESTS = [`${OCI}.manifest.v1+json`, `${DOCKER}.manifest.v2+json`];
 const SCHEMA_1 = [`${DOCKER}.manifest.v1+json`, `${DOCKER}.manifest.v1+prettyjws`];
-const LAYER =
-  /^application\/vnd\.(oci\.image\.layer\.v1\.tar(\+gzip|\+zstd)?|docker\.image\.rootfs\.diff\.tar(\.gzip|\.zstd)?)$/;
+const OCI_LAYER = /^application\/vnd\.oci\.image\.layer\.v1\.tar(\+gzip|\+zstd)?$/;
+const DOCKER_LAYER = /^application\/vnd\.docker\.image\.rootfs\.diff\.tar(\.gzip|\.zstd)?$/;
 const FOREIGN_LAYER = /\.(nondistributable|foreign)\./;
 
 /**
- * Finds an image in its registry: its manifest, of those in an index the one for the platform, and its configuration.
- * Throws NotFound where there is no such image, CdebugError where it cannot be read or its kind is none that can be
- * used, and the signal's reason.
+ * Finds an image in its registry: its manifest, of those in an index the one for the platform, and its
+ * configuration. Throws NotFound where there is no such image, CdebugError where it cannot be read or its
+ * kind is none that can be used, and the signal's reason.
  */
 export async function resolveImage(image: string, options: RegistryOptions): Promise<RegistryImage> {
   const reference = parseReference(image);
@@ -218,7 +220,9 @@ class Finder {
         `its layer ${digest} is not in the registry, but with its maker, who lets nobody else give it away`,
       );
     }
-    if (!LAYER.test(mediaType)) throw this.#refuse(`its layer ${digest} holds no files, but ${mediaType}`);
+    if (!OCI_LAYER.test(mediaType) && !DOCKER_LAYER.test(mediaType)) {
+      throw this.#refuse(`its layer ${digest} holds no files, but ${mediaType}`);
+    }
     return { digest, mediaType, size };
   }
 
@@ -277,9 +281,9 @@ class Finder {
 }
 
 /**
- * Fetches the layers that are not in the cache, up to four at once. What breaks off is resumed where it is, now or by
- * the next cdebug; `report` is told how much of each layer is there. Throws CdebugError for a layer that cannot be
- * fetched or is not what its digest says, and the signal's reason.
+ * Fetches the layers that are not in the cache, up to four at once. What breaks off is resumed where it is,
+ * now or by the next cdebug; `report` is told how much of each layer is there. Throws CdebugError for a layer
+ * that cannot be fetched or is not what its digest says, and the signal's reason.
  */
 export async function fetchLayers(
   image: RegistryImage,
@@ -309,6 +313,7 @@ export async function fetchLayers(
     const fail = (error: unknown) => ending.abort(error);
     await Promise.all(Array.from({ length: FETCHED_AT_ONCE }, () => work().catch(fail)));
     ending.signal.throwIfAborted();
+    await pruneCache(CACHE_LIMIT);
   } finally {
     signal?.removeEventListener("abort", cancel);
   }
@@ -455,8 +460,8 @@ function startOf(reply: Reply): number {
 }
 
 /**
- * The uncompressed bytes of a layer that is in the cache: of gzip, zstd or plain tar, as its first bytes tell. Throws
- * CdebugError if it is not there, or not whole.
+ * The uncompressed bytes of a layer that is in the cache: of gzip, zstd or plain tar, as its first bytes
+ * tell. Throws CdebugError if it is not there, or not whole.
  */
 export async function* openLayer(layer: Layer): AsyncIterable<Uint8Array<ArrayBuffer>> {
   const action = `Cannot read layer ${layer.digest}`;

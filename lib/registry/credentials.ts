@@ -34,16 +34,18 @@ export function registryOf(image: string): string {
 
 /**
  * The login that the docker client's config file names for an image's registry: `credHelpers`, else
- * `credsStore`, else `auths`. Undefined where there is none. Throws CdebugError where a helper cannot be asked.
+ * `credsStore`, else `auths`. Undefined where there is none. Throws CdebugError where a helper cannot be
+ * asked.
  */
 export async function credentialsFor(image: string): Promise<Credentials | undefined> {
   return (await dockerLogin(registryOf(image), HELPER_LIMIT_MS, undefined))?.credentials;
 }
 
 /**
- * The login for a registry, by its key in the docker client's config file, that the docker client has; else the one
- * that Podman has for `repository`. Undefined where there is none. Throws CdebugError where a file cannot be read or
- * a helper cannot be asked, or does not answer within `helperLimitMs`; and the signal's reason.
+ * The login for a registry, by its key in the docker client's config file, that the docker client has; else
+ * the one that Podman has for `repository`. Undefined where there is none. Throws CdebugError where a file
+ * cannot be read or a helper cannot be asked, or does not answer within `helperLimitMs`; and the signal's
+ * reason.
  */
 export async function findLogin(
   registry: string,
@@ -67,8 +69,8 @@ async function dockerLogin(
 }
 
 /**
- * From the first file that there is, as Podman reads them: a key is a registry or a part of it, the longest counts.
- * Source: containers-auth.json(5), containers/image pkg/docker/config.
+ * From the first file that there is, as Podman reads them: a key is a registry or a part of it, the longest
+ * counts. Source: containers-auth.json(5), containers/image pkg/docker/config.
  */
 async function podmanLogin(
   registry: string,

@@ -1,6 +1,6 @@
 /**
- * HTTP as registries and the storage behind them need it: tried again, redirected with care, watched for standing
- * still, with certificate authorities of a user's own.
+ * HTTP as registries and the storage behind them need it: tried again, redirected with care, watched for
+ * standing still, with certificate authorities of a user's own.
  */
 
 import { CdebugError, reason } from "../errors.ts";
@@ -20,7 +20,10 @@ export const TRIES = 5;
 const LONGEST_WAIT_MS = 30_000;
 const MOST_REDIRECTS = 10;
 
-/** Where the docker client and Podman look for the authorities of a registry. Source: their "certs.d" references. */
+/**
+ * Where the docker client and Podman look for the authorities of a registry. Source: their "certs.d"
+ * references.
+ */
 const CERTIFICATES = ["/etc/docker/certs.d", "/etc/containers/certs.d"];
 
 /** A connection could not be made, or has broken. */
@@ -86,7 +89,8 @@ export class Reply implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#body?.cancel().catch(() => {}); // what has come to its end, or has broken, cannot be cancelled
+    // What has broken cannot be cancelled.
+    await this.#body?.cancel().catch(() => {});
     this.#watch[Symbol.dispose]();
   }
 }
@@ -154,9 +158,10 @@ export class Http implements Disposable {
   }
 
   /**
-   * Gets `url`, `tries` times where the other side is busy (429, 5xx) or the connection fails, and follows redirects;
-   * `authorization` goes to the origin of `url` and to no other. Any status is an answer. Throws ConnectionError, the
-   * signal's reason, and CdebugError for a redirect that is not to be followed or a CA's file that cannot be read.
+   * Gets `url`, `tries` times where the other side is busy (429, 5xx) or the connection fails, and follows
+   * redirects; `authorization` goes to the origin of `url` and to no other. Any status is an answer. Throws
+   * ConnectionError, the signal's reason, and CdebugError for a redirect that is not to be followed or a CA's
+   * file that cannot be read.
    */
   async get(
     url: URL,

@@ -18,7 +18,9 @@ const HOST = /^(\[[\da-f:]+\]|[a-z\d]([a-z\d.-]*[a-z\d])?)(:\d+)?$/i;
 const REPOSITORY = /^[a-z\d]+((\.|_|__|-+)[a-z\d]+)*(\/[a-z\d]+((\.|_|__|-+)[a-z\d]+)*)*$/;
 export const DIGEST = /^sha256:[\da-f]{64}$/;
 
-/** Reads an image's name: without a registry it is Docker Hub's. Throws CdebugError for what is no such name. */
+/**
+ * Reads an image's name: without a registry it is Docker Hub's. Throws CdebugError for what is no such name.
+ */
 export function parseReference(image: string): Reference {
   const [, name = "", tag, digest] = /^(.+?)(?::(\w[\w.-]{0,127}))?(?:@(.*))?$/.exec(image) ?? [];
   const host = registryOf(name);

@@ -1,7 +1,8 @@
 /**
  * A repository of images, asked for at its mirrors and its registry, with the logins that there are.
  *
- * Source: OCI distribution spec; distribution/distribution, "Token Authentication" and "OAuth2 Token Authentication".
+ * Source: OCI distribution spec; distribution/distribution, "Token Authentication" and "OAuth2 Token
+ * Authentication".
  */
 
 import { CdebugError, NotFound, reason } from "../errors.ts";
@@ -41,7 +42,9 @@ export class Session implements Disposable {
     this.#hosts = hosts;
   }
 
-  /** Connects to nothing yet. Throws CdebugError where the file of `--registry-config` is not as it should be. */
+  /**
+   * Connects to nothing yet. Throws CdebugError where the file of `--registry-config` is not as it should be.
+   */
   static async open(reference: Reference, options: SessionOptions): Promise<Session> {
     const { registry } = reference;
     const { config, signal, limits } = options;
@@ -59,9 +62,9 @@ export class Session implements Disposable {
   }
 
   /**
-   * The answer to a request below `/v2/REPOSITORY/`, of the first host that has one to give. `action` begins the
-   * errors, as in `Cannot find image "web"`. Throws NotFound where the registry does not have it, else CdebugError, and
-   * the signal's reason.
+   * The answer to a request below `/v2/REPOSITORY/`, of the first host that has one to give. `action` begins
+   * the errors, as in `Cannot find image "web"`. Throws NotFound where the registry does not have it, else
+   * CdebugError, and the signal's reason.
    */
   async get(action: string, path: string, headers: Readonly<Record<string, string>>): Promise<Reply> {
     const failures: string[] = [];
@@ -267,17 +270,15 @@ class Host {
     }
     await using _ = reply;
     if ([400, 401, 403].includes(reply.status)) throw await this.#denied(await complaintOf(reply));
+    const place = `${url.host}, where ${this.name} has its logins,`;
     if (reply.status !== 200) {
-      throw new CdebugError(
-        `${url.host}, where ${this.name} has its logins, answers with status ${reply.status}${await complaintOf(
-          reply,
-        )}`,
-      );
+      const said = await complaintOf(reply);
+      throw new CdebugError(`${place} answers with status ${reply.status}${said}`);
     }
     const bytes = await reply.bytes(MAX_TOKEN);
     const { token, access_token = token } = asRecord(bytes && parseJson(bytes));
     if (typeof access_token !== "string" || !/^[\x21-\x7e]+$/.test(access_token)) {
-      throw new CdebugError(`${url.host}, where ${this.name} has its logins, answers with no token`);
+      throw new CdebugError(`${place} answers with no token`);
     }
     return access_token;
   }
@@ -289,7 +290,10 @@ function basicOf(login: Login | undefined): string | undefined {
   return `Basic ${new TextEncoder().encode(`${username}:${password}`).toBase64()}`;
 }
 
-/** What a registry says of its refusal, for the end of a message. Source: OCI distribution spec, "Error Codes". */
+/**
+ * What a registry says of its refusal, for the end of a message. Source: OCI distribution spec, "Error
+ * Codes".
+ */
 async function complaintOf(reply: Reply): Promise<string> {
   try {
     const bytes = await reply.bytes(MAX_COMPLAINT);
@@ -355,10 +359,8 @@ async function readConfig(path: string): Promise<RegistryConfig> {
     throw refuse(reason(error), error);
   }
   const { mirrors = {}, ca = {}, ...others } = asRecord(value);
-  const [unknown] = Object.keys(others);
-  if (unknown !== undefined || asRecord(value) !== value) {
-    throw refuse(`expected mirrors and ca, found ${unknown ?? JSON.stringify(value)}`);
-  }
+  const wrong = [value, mirrors, ca].find((part) => asRecord(part) !== part) ?? Object.keys(others)[0];
+  if (wrong !== undefined) throw refuse(`expected mappings, mirrors and ca, found ${JSON.stringify(wrong)}`);
   for (const [registry, urls] of Object.entries(mirrors as object)) {
     for (const text of Array.isArray(urls) ? urls : [urls]) {
       const url = typeof text === "string" ? URL.parse(text) : null;

@@ -5,7 +5,7 @@ import { CdebugError } from "../../lib/errors.ts";
 import { parseFlags } from "../../lib/flags.ts";
 import type { Capabilities, Target } from "../../lib/target.ts";
 import * as exports from "../../plans/export.ts";
-import { parseBytes } from "../../plans/size.ts";
+import { parseBytes } from "../../lib/size.ts";
 
 const pure = { permissions: "none" } as const;
 const around = { cwd: "/home/me", image: undefined, isRoot: true, readText: () => "" };

@@ -18,7 +18,7 @@ export async function unpackToolkit(
   // What the image was when it was asked for last.
   const name = `${base}/names/${encodeURIComponent(`${image} ${platform ?? ""}`)}`;
   const known = await Deno.realPath(name).catch(() => undefined);
-  if (known !== undefined && pull !== "always") return known;
+  if (known !== undefined && pull !== "always") return await used(known);
   if (pull === "never") {
     throw new CdebugError(`Cannot start the toolkit "${image}": it is not in the cache`, {
       hint: "leave out --pull never",
@@ -57,5 +57,12 @@ export async function unpackToolkit(
   await Deno.symlink(`../${digest}`, link);
   await Deno.rename(link, name);
   report({ kind: "pulled", image });
+  return await used(directory);
+}
+
+/** What is used is the last that the cache lets go. */
+async function used(directory: string): Promise<string> {
+  const now = new Date();
+  await Deno.utime(directory, now, now).catch(() => {});
   return directory;
 }

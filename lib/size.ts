@@ -1,6 +1,6 @@
 /** Sizes as users write them. */
 
-import { CdebugError } from "../lib/errors.ts";
+import { CdebugError } from "./errors.ts";
 
 const UNITS: Readonly<Record<string, number>> = { "": 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30, T: 2 ** 40 };
 
@@ -10,4 +10,15 @@ export function parseBytes(text: string, what: string): number {
   const bytes = Math.floor(Number(amount) * UNITS[unit.toUpperCase()]!);
   if (bytes > 0 && Number.isSafeInteger(bytes)) return bytes;
   throw new CdebugError(`Cannot run ${what} takes a size such as 500M or 20G, not "${text}"`);
+}
+
+/** As in `12.3 MiB`. */
+export function formatBytes(bytes: number): string {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let unit = 0;
+  while (bytes >= 1024 && unit < units.length - 1) {
+    bytes /= 1024;
+    unit++;
+  }
+  return `${unit === 0 ? Math.floor(bytes) : bytes.toFixed(1)} ${units[unit]}`;
 }
