@@ -54,8 +54,9 @@ const MOST_COMPLAINTS = 5;
 /** What is told while it runs: on a terminal a line for each layer, and one of how far it is. */
 function newProgress(quiet: boolean) {
   const drawing = !quiet && Deno.stderr.isTerminal();
-  const layers = new Map<string, string>();
+  const layers = new Map<string, Part>();
   const began = performance.now();
+  let readingSince: number | undefined;
   let drawn = 0;
   let complaints = 0;
   const clear = () => {
@@ -81,14 +82,14 @@ function newProgress(quiet: boolean) {
       switch (event.kind) {
         case "layer": {
           const { digest, done, total } = event;
-          const name = digest.replace(/^sha256:/, "").slice(0, 12);
-          layers.set(digest, `${name}  ${bar(done, total)} ${formatBytes(done)} of ${formatBytes(total)}`);
-          draw([...layers.values()]);
+          layers.set(digest, { done, total });
+          draw([...[...layers].map(lineOf), sumOf([...layers.values()], (performance.now() - began) / 1000)]);
           break;
         }
         case "export-progress": {
-          const seconds = (performance.now() - began) / 1000;
-          const rate = `${formatBytes(event.bytes / seconds)}/s`;
+          // Layers have been fetched before.
+          readingSince ??= performance.now();
+          const rate = rateOf(event.bytes, (performance.now() - readingSince) / 1000);
           const count = event.entries > 0 ? `${event.entries} files, ` : "";
           draw([`Exporting: ${count}${formatBytes(event.bytes)}, ${rate}  ${event.path ?? ""}`]);
           break;
@@ -119,6 +120,31 @@ function newProgress(quiet: boolean) {
       }
     },
   };
+}
+
+/** How much of a layer is there, in bytes. */
+interface Part {
+  readonly done: number;
+  readonly total: number;
+}
+
+function lineOf([digest, { done, total }]: readonly [string, Part]): string {
+  const name = digest.replace(/^sha256:/, "").slice(0, 12);
+  return `${name}  ${bar(done, total)} ${formatBytes(done)} of ${formatBytes(total)}`;
+}
+
+/** All layers that are known of by now, their rate, and how long they take at that. */
+function sumOf(parts: readonly Part[], seconds: number): string {
+  const done = parts.reduce((sum, part) => sum + part.done, 0);
+  const total = parts.reduce((sum, part) => sum + part.total, 0);
+  const left = done > 0 ? Math.ceil((total - done) * seconds / done) : undefined;
+  return `Fetching: ${formatBytes(done)} of ${formatBytes(total)}, ${rateOf(done, seconds)}${
+    left === undefined ? "" : `, ${left} s left`
+  }`;
+}
+
+function rateOf(bytes: number, seconds: number): string {
+  return `${formatBytes(bytes / Math.max(0.1, seconds))}/s`;
 }
 
 function bar(done: number, total: number): string {

@@ -190,8 +190,25 @@ async function remove({ path, partial }: Cached, isStale: boolean): Promise<bool
   // At once: nobody is to find half of a toolkit.
   const gone = path.replace(/[^/]*$/, PART + crypto.randomUUID());
   await Deno.rename(path, gone);
-  await Deno.remove(gone, { recursive: true });
+  await removeDirectory(gone);
   return true;
+}
+
+/** Removes a directory with all that is in it, also where an image says that nobody may write. */
+async function removeDirectory(directory: string): Promise<void> {
+  try {
+    await Deno.remove(directory, { recursive: true });
+  } catch (error) {
+    if (!(error instanceof Deno.errors.PermissionDenied)) throw error;
+    const open = async (path: string) => {
+      await Deno.chmod(path, 0o700);
+      for await (const { name, isDirectory } of Deno.readDir(path)) {
+        if (isDirectory) await open(`${path}/${name}`);
+      }
+    };
+    await open(directory);
+    await Deno.remove(directory, { recursive: true });
+  }
 }
 
 /** Whether an open file is still the one at a path: who had it before may have renamed or removed it. */
@@ -217,12 +234,16 @@ async function filesIn(directory: string): Promise<string[]> {
   }
 }
 
-/** What the files below a directory have, in bytes. */
+/** What the files below a directory have, in bytes, as far as they may be looked at. */
 async function sizeOf(directory: string): Promise<number> {
   let size = 0;
-  for await (const { name, isDirectory } of Deno.readDir(directory)) {
-    const path = `${directory}/${name}`;
-    size += isDirectory ? await sizeOf(path) : (await Deno.lstat(path)).size;
+  try {
+    for await (const { name, isDirectory } of Deno.readDir(directory)) {
+      const path = `${directory}/${name}`;
+      size += isDirectory ? await sizeOf(path) : (await Deno.lstat(path)).size;
+    }
+  } catch (error) {
+    if (!(error instanceof Deno.errors.PermissionDenied)) throw error;
   }
   return size;
 }

@@ -313,7 +313,8 @@ export async function fetchLayers(
     const fail = (error: unknown) => ending.abort(error);
     await Promise.all(Array.from({ length: FETCHED_AT_ONCE }, () => work().catch(fail)));
     ending.signal.throwIfAborted();
-    await pruneCache(CACHE_LIMIT);
+    // What cannot be removed is no reason to do without what has been fetched.
+    await pruneCache(CACHE_LIMIT).catch(() => {});
   } finally {
     signal?.removeEventListener("abort", cancel);
   }

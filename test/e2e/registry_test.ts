@@ -1,4 +1,4 @@
-/** Images from a real registry, that wants a login and speaks TLS by an authority of the tests' own; no engine. */
+/** Images from a real registry, that wants a login and may have a certificate of the tests' own; no engine. */
 
 import { CdebugError, NotFound } from "../../lib/errors.ts";
 import { fetchLayers, openLayer, type RegistryOptions, resolveImage } from "../../lib/registry/client.ts";
