@@ -3,6 +3,7 @@
 import { assert, assertEquals, assertIncludes } from "../assert.ts";
 import { exists, poll, run } from "../engines/debian.ts";
 import { startTarget } from "../engines/process.ts";
+import { pushImage, startRegistry } from "../engines/registry.ts";
 import { startRunc } from "../engines/runc.ts";
 import { type Temporary, temporaryDirectory } from "../temporary.ts";
 import { CDEBUG, cdebug, engineOf, IMAGE_ENGINES, liveTest, spawn, target, userEnv } from "./engine.ts";
@@ -158,6 +159,82 @@ for (const place of ["root", "runc"] as const) {
     assertEquals(differences(await manifestOf(out), truth, mounted).slice(0, 5), []);
   }, place);
 }
+
+localTest("export: from a registry, and as a process's toolkit, without an engine", async () => {
+  await using directory = await temporaryDirectory();
+  await using registry = await startRegistry();
+  const { path } = directory;
+  const { denoDir } = JSON.parse(await run(Deno.execPath(), ["info", "--json"]));
+  const env = {
+    ...{
+      DOCKER_HOST: "",
+      CONTAINER_HOST: "",
+      PATH: Deno.env.get("PATH")!,
+    },
+    ...{ DOCKER_CONFIG: path, XDG_CACHE_HOME: `${path}/cache`, DENO_DIR: denoDir },
+  };
+  const auth = btoa(`${registry.username}:${registry.password}`);
+  await Deno.writeTextFile(
+    `${path}/config.json`,
+    JSON.stringify({ auths: { [registry.address]: { auth } } }),
+  );
+  const debian = await makeDebian();
+  const layer = `${path}/layer.tar.gz`;
+  const options = [
+    "--xattrs",
+    "--xattrs-include=*",
+    "--format=posix",
+    "--pax-option=delete=atime,delete=ctime",
+  ];
+  await run("tar", ["-C", debian, ...options, "-czf", layer, "."]);
+  await pushImage(registry, "shop/debian:1", [await Deno.readFile(layer)]);
+  const image = `${registry.address}/shop/debian:1`;
+  const truth = await manifestOf(debian);
+
+  const exported = await cdebug([
+    "export",
+    `image://${image}`,
+    "-o",
+    `${path}/out`,
+    "--manifest",
+    `${path}/list`,
+  ], {
+    env,
+  });
+  assertEquals(exported.code, 0, exported.stderr);
+  assertIncludes(exported.stderr, "is taken from its registry");
+  assertEquals(differences(await manifestOf(`${path}/out`), truth).slice(0, 5), []);
+  const list = (await Deno.readTextFile(`${path}/list`)).trim().split("\n");
+  assertEquals(differences(list, truth).slice(0, 5), []);
+
+  await using started = await startTarget();
+  const ref = `pid://${started.pid}`;
+  for (const pull of ["missing", "never"]) {
+    const ran = await cdebug([
+      "exec",
+      "--image",
+      image,
+      "--pull",
+      pull,
+      ref,
+      "sh",
+      "-c",
+      "ls -d /server; perl -e 'print 6*7'",
+    ], {
+      env,
+    });
+    assertEquals([ran.code, ran.stdout], [0, "/server\n42"], ran.stderr);
+  }
+  const missing = await cdebug(["exec", "--image", `${image}2`, ref, "true"], { env });
+  assertEquals(missing.code, 125);
+  assertIncludes(missing.stderr, "there is no such image");
+  await registry.stop();
+  const gone = await cdebug(["export", `image://${registry.address}/shop/other:1`, "-o", `${path}/x`], {
+    env,
+  });
+  assertEquals(gone.code, 125);
+  assertEquals(await exists(`${path}/x`), false);
+}, "root");
 
 liveTest("export: what is in the way is refused, and what fails leaves nothing", async () => {
   await using directory = await temporaryDirectory();
