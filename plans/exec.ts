@@ -46,7 +46,7 @@ export const flags = {
   image: {
     type: "string",
     value: "IMAGE",
-    help: "The toolkit (default $CDEBUG_IMAGE, else busybox:musl; of processes host, or dir:/PATH)",
+    help: "The toolkit (default $CDEBUG_IMAGE, else busybox:musl; of processes host; or dir:/PATH)",
   },
   pull: {
     type: "string",
