@@ -59,8 +59,8 @@ export type ExportEvent =
   | { readonly kind: "left-out"; readonly paths: readonly string[] }
   /** Something could not be read, or has changed meanwhile. */
   | { readonly kind: "unreadable"; readonly text: string }
-  /** So many things could not be made as they were; `list` is the file that names them all. */
-  | { readonly kind: "omitted"; readonly count: number; readonly first: string; readonly list: string }
+  /** How many things of which kind could not be made as they were; `list` is the file that names them all. */
+  | { readonly kind: "omitted"; readonly counts: Readonly<Record<string, number>>; readonly list: string }
   | {
     readonly kind: "exported";
     readonly output: string;

@@ -230,12 +230,10 @@ class Export {
     };
     const path = `${output}.cdebug-export.json`;
     await writeText(path, `${JSON.stringify(report, null, 2)}\n`);
-    this.#context.report({
-      kind: "omitted",
-      count: omissions.length + this.#complaints.length,
-      first: omissions[0] ? `${shown(omissions[0].path)}: ${omissions[0].why}` : this.#complaints[0]!,
-      list: path,
-    });
+    const counts: Record<string, number> = {};
+    for (const { what } of omissions) counts[what] = (counts[what] ?? 0) + 1;
+    if (this.#complaints.length > 0) counts.unreadable = this.#complaints.length;
+    this.#context.report({ kind: "omitted", counts, list: path });
   }
 }
 

@@ -102,9 +102,9 @@ function newProgress(quiet: boolean) {
           break;
         case "omitted":
           tell(
-            `${event.count} ${
-              event.count === 1 ? "thing is" : "things are"
-            } not as in the target (${event.first}${event.count > 1 ? ", …" : ""}): ${event.list}`,
+            `Not as in the target: ${
+              Object.entries(event.counts).map(([what, many]) => `${many} × ${what}`).join(", ")
+            }; all are in ${event.list}`,
           );
           break;
         case "exported":
