@@ -42,6 +42,8 @@ export interface ForwardContext extends Context {
 const READY_MS = 30_000;
 /** How much later than the end of a connection the forwarder may say why. */
 const COMPLAINT_MS = 100;
+/** What a forwarder says so shortly before its end is why it ends; before that, it is of a connection. */
+const LAST_WORDS_MS = 200;
 /** A forwarder that ends sooner than this has not worked; and how often that may happen in a row. */
 const SHORT_LIFE_MS = 5_000;
 const MOST_SHORT_LIVES = 3;
@@ -459,7 +461,9 @@ class Forwarding {
     running.exit.then(
       (code) => {
         ready.reject(cannot(told() || `the ${sidecar.name} has ended with exit code ${code}`));
-        generation.failed.resolve(told() || `the ${sidecar.name} has ended`);
+        const { complaint: last } = generation;
+        const fresh = last !== undefined && last.at > performance.now() - LAST_WORDS_MS;
+        generation.failed.resolve(fresh && last.text !== "" ? last.text : `the ${sidecar.name} has ended`);
       },
       (error) => {
         ready.reject(error);
@@ -627,7 +631,11 @@ function byLine(told: (line: string) => void): (chunk: Uint8Array) => Promise<vo
 /** What a forwarder has said last, without what socat puts before it: the time, its name, its PID. */
 function complaintOf(text: string): string {
   const lines = text.trim().split("\n").map((line) =>
-    line.replace(/^\S+ \S+ socat\[\d+\] \w /, "").replace(/^cdebug: /, "").trim()
+    line.replace(/^\S+ \S+ socat\[\d+\] \w /, "").replace(/^cdebug: /, "")
+      .replace(/^connect\(\d*,? ?AF=\d+ "?([^",]*)"?, \d+\)/, "$1")
+      .replace(/^getaddrinfo\("([^"]*)".*\}\)/, "$1")
+      .replace(/^(read|write)\(\d+, 0x[0-9a-f]+, \d+\)/, "$1")
+      .trim()
   );
   return lines.filter(Boolean).slice(-2).join("; ");
 }

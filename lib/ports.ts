@@ -17,6 +17,7 @@ export async function holderOf(port: number, protocol: "tcp" | "udp"): Promise<s
     try {
       for await (const { name } of Deno.readDir(`/proc/${pid}/fd`)) {
         if (!inodes.has(await Deno.readLink(`/proc/${pid}/fd/${name}`))) continue;
+        if (Number(pid) === Deno.pid) return "another forward of this command";
         const command = (await Deno.readTextFile(`/proc/${pid}/comm`)).trim();
         return `${command} (PID ${pid})`;
       }

@@ -53,6 +53,15 @@ export class TarError extends Error {}
 const BLOCK = 512;
 /** No honest archive has longer ones: names, and lists of attributes and of extents. */
 const LARGEST_HEADER = 8 * 1024 * 1024;
+/** Global headers cost something at every entry. Git's, of a commit's ID, has 52 bytes. */
+const LARGEST_GLOBALS = 64 * 1024;
+/** Headers in front of one entry: an extended one, a global one, a long name, a long target, a label. */
+const MOST_HEADERS = 100;
+/** What fills the last record of a tape is no more than this. */
+const LARGEST_REST = 1024 * 1024 * 1024;
+
+/** What the keys of records with extended attributes begin with; an empty value is one, and deletes nothing. */
+const ATTRIBUTE = "SCHILY.xattr.";
 
 const TYPES: Readonly<Record<string, EntryType>> = {
   "\0": "file",
@@ -80,6 +89,7 @@ export class TarReader {
   #padding = 0;
   #extents: Extent[] = [];
   #globals: ReadonlyMap<string, string> = new Map();
+  #globalsSize = 0;
 
   constructor(source: AsyncIterable<Uint8Array<ArrayBuffer>>) {
     this.#source = source[Symbol.asyncIterator]();
@@ -90,7 +100,8 @@ export class TarReader {
     let records = new Map<string, string>(this.#globals);
     let longName: string | undefined;
     let longTarget: string | undefined;
-    for (;;) {
+    for (let headers = 0;; headers++) {
+      if (headers > MOST_HEADERS) throw this.#error("headers without an entry");
       await this.#skip(this.#left + this.#padding);
       this.#left = this.#padding = 0;
       const block = await this.#block();
@@ -104,6 +115,8 @@ export class TarReader {
           records = new Map([...this.#globals, ...paxRecords(await this.#text(size))]);
           continue;
         case "g":
+          this.#globalsSize += size;
+          if (this.#globalsSize > LARGEST_GLOBALS) throw this.#error("global headers of more than 64 KiB");
           this.#globals = new Map([...this.#globals, ...paxRecords(await this.#text(size))]);
           records = new Map([...this.#globals, ...records]);
           continue;
@@ -153,7 +166,7 @@ export class TarReader {
       (prefix === "" ? short : `${prefix}/${short}`);
     const type = known === "file" && raw.endsWith("/") ? "directory" : known;
     const target = records.get("linkpath") ?? longTarget ?? text(block, 157, 100);
-    const stored = recordNumber(records.get("size")) ?? number(block, 124, 12);
+    const stored = records.has("size") ? recordNumber(records.get("size")) ?? NaN : number(block, 124, 12);
     if (!(Number.isSafeInteger(stored) && stored >= 0)) throw this.#error("an entry of an impossible size");
     // What the others say of a size is none of contents. Source: archive/tar of Go, isHeaderOnlyType.
     this.#expect(known === "file" || flag === "D" ? stored : 0);
@@ -170,7 +183,7 @@ export class TarReader {
     }
     const xattrs = new Map<string, string>();
     for (const [key, value] of records) {
-      if (key.startsWith("SCHILY.xattr.")) xattrs.set(key.slice("SCHILY.xattr.".length), value);
+      if (key.startsWith(ATTRIBUTE)) xattrs.set(decodeName(key.slice(ATTRIBUTE.length)), value);
     }
     return {
       path: plain(raw),
@@ -218,6 +231,7 @@ export class TarReader {
         this.#left -= BLOCK;
         const lines = (rest + text(next, 0, BLOCK)).split("\n");
         rest = lines.pop()!;
+        if (rest.length > BLOCK) throw this.#error("a sparse file whose map makes no sense");
         for (const line of lines) {
           const found = recordNumber(line);
           if (found === undefined) throw this.#error("a sparse file whose map makes no sense");
@@ -296,7 +310,12 @@ export class TarReader {
 
   /** What follows is of no interest, but that the source comes to its end without an error is. */
   async #drain(): Promise<void> {
-    do this.#at = this.#chunk.length; while (await this.#fill());
+    let drained = 0;
+    do {
+      drained += this.#chunk.length - this.#at;
+      if (drained > LARGEST_REST) throw this.#error("more than 1 GiB behind its end");
+      this.#at = this.#chunk.length;
+    } while (await this.#fill());
   }
 
   async #skip(count: number): Promise<void> {
@@ -346,7 +365,7 @@ export function formatHeader(entry: Entry): Uint8Array<ArrayBuffer> {
   if (mtime.nanoseconds !== 0 || mtime.seconds < 0 || mtime.seconds > 0o77777777777) {
     record("mtime", formatTime(mtime));
   }
-  for (const key of [...xattrs.keys()].sort()) record(`SCHILY.xattr.${key}`, xattrs.get(key)!);
+  for (const key of [...xattrs.keys()].sort()) record(ATTRIBUTE + encodeName(key), xattrs.get(key)!);
   const own = formatBlock(entry, name.slice(0, 100), flagOf(type), stored);
   if (records.length === 0) return concatenate([own, ...map ? [map] : []]);
   const text = bytesOf(records.join(""));
@@ -468,11 +487,20 @@ function paxRecords(bytes: string): Map<string, string> {
     if (key === "GNU.sparse.offset" || key === "GNU.sparse.numbytes") {
       const map = records.get("GNU.sparse.map");
       records.set("GNU.sparse.map", map === undefined ? value : `${map},${value}`);
-    } else if (value === "") records.delete(key);
+    } else if (value === "" && !key.startsWith(ATTRIBUTE)) records.delete(key);
     else records.set(key, value);
     at = end;
   }
   return records;
+}
+
+/** A record's key ends at "=". Source: xattr_encode_keyword() and xattr_decode_keyword() of GNU tar's xheader.c. */
+function encodeName(name: string): string {
+  return name.replaceAll("%", "%25").replaceAll("=", "%3D");
+}
+
+function decodeName(name: string): string {
+  return name.replace(/%(?:3D|25)/g, (code) => code === "%25" ? "%" : "=");
 }
 
 function recordNumber(value: string | undefined): number | undefined {
@@ -544,7 +572,10 @@ function flagOf(type: EntryType): string {
 
 /** Without what stands for the root: "./etc/" and "/etc" are "etc". */
 function plain(path: string): string {
-  return path.replace(/^(?:\.?\/+)+/, "").replace(/\/+$/, "").replace(/^\.$/, "");
+  const found = path.replace(/^(?:\.?\/+)+/, "");
+  let end = found.length; // not by a pattern, which would begin anew at each of a million slashes
+  while (found[end - 1] === "/") end--;
+  return found.slice(0, end).replace(/^\.$/, "");
 }
 
 function untilNul(text: string): string {

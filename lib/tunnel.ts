@@ -40,16 +40,18 @@ export async function join(client: Duplex, server: Duplex, traffic: Traffic): Pr
     }
     await to.closeWrite();
   };
+  let cause: { readonly error: unknown } | undefined;
   const failed = (error: unknown) => {
+    // What is broken here breaks the other direction, too.
+    cause ??= { error };
     client.reset();
     server.reset();
     throw error;
   };
   const up = pump(client, server, (bytes) => traffic.sent += bytes).catch(failed);
   const down = pump(server, client, (bytes) => traffic.received += bytes).catch(failed);
-  const [first, second] = await Promise.allSettled([up, down]);
-  if (first.status === "rejected") throw first.reason;
-  if (second.status === "rejected") throw second.reason;
+  await Promise.allSettled([up, down]);
+  if (cause !== undefined) throw (cause as { error: unknown }).error;
   client.close();
   server.close();
 }

@@ -18,7 +18,7 @@ export interface UnpackOptions {
 /** What is not as it was; `path` is a byte string, `why` is for people. */
 export interface Omission {
   readonly path: string;
-  readonly what: "owner" | "mode" | "attribute" | "device" | "refused";
+  readonly what: "owner" | "mode" | "attribute" | "time" | "device" | "refused";
   readonly why: string;
 }
 
@@ -32,18 +32,30 @@ export interface Unpacked {
 /**
  * Unpacks all entries. What cannot be made as it was, or would be outside, is told of in the result, and the rest goes
  * on. Throws CdebugError where nothing can go on: the disk is full, or there is more than `maxSize`; what the source
- * throws; and what `signal` was aborted with.
+ * throws; and, at once, what `signal` was aborted with.
  */
 export async function unpack(source: EntrySource, options: UnpackOptions): Promise<Unpacked> {
-  const before = Deno.umask(0); // modes are the archive's
   const folder = new Folder(options);
   try {
-    for (let entry; (entry = await source.next());) await folder.add(entry, source);
+    const awaited = options.signal ? abortable(source, options.signal) : source;
+    for (let entry; (entry = await awaited.next());) await folder.add(entry, awaited);
     return folder.finish();
   } finally {
     folder.close();
-    Deno.umask(before);
   }
+}
+
+/** A source that is not waited for any longer once the signal is aborted. */
+function abortable(source: EntrySource, signal: AbortSignal): EntrySource {
+  // One listener for each call, for a promise that lasts as long as the signal would keep what waited for it.
+  const unlessAborted = <T>(call: () => Promise<T>) =>
+    new Promise<T>((resolve, reject) => {
+      signal.throwIfAborted();
+      const abort = () => reject(signal.reason);
+      signal.addEventListener("abort", abort);
+      call().then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+    });
+  return { next: () => unlessAborted(() => source.next()), read: () => unlessAborted(() => source.read()) };
 }
 
 /** An entry cannot be where it wants to be. */
@@ -53,6 +65,14 @@ class Refused extends Error {}
 const MOST_OPEN = 64;
 /** Of one name. Source: NAME_MAX of linux/limits.h. */
 const LONGEST_NAME = 255;
+/** Sixteen times PATH_MAX: a longer one is there to make directories without end. */
+const LONGEST_PATH = 65_536;
+/** Of the directories that are walked through, so many of the last stay open: what comes next is near. */
+const MOST_KEPT = 32;
+/** 2^32 - 1 means "leave it" to chown(2). */
+const LARGEST_ID = 2 ** 32 - 2;
+/** Of device numbers. Source: MINORBITS of linux/kdev_t.h. */
+const [LARGEST_MAJOR, LARGEST_MINOR] = [2 ** 12 - 1, 2 ** 20 - 1];
 const SET_ID = 0o6000;
 
 class Folder {
@@ -81,7 +101,6 @@ class Folder {
 
   /** Makes what an entry says. */
   async add(entry: Entry, source: EntrySource): Promise<void> {
-    this.#options.signal?.throwIfAborted();
     this.#closeOldest();
     this.#entries++;
     this.#size += entry.size;
@@ -101,10 +120,10 @@ class Folder {
 
   /** Gives directories what making files in them would have changed. */
   finish(): Unpacked {
-    const deepestFirst = [...this.#directories.values()].sort((a, b) =>
-      depthOf(b.path) - depthOf(a.path) || (a.path < b.path ? 1 : -1)
-    );
-    for (const entry of deepestFirst) {
+    // What is in a directory comes before it: its path is longer, and begins with the directory's.
+    const innerFirst = [...this.#directories.values()].sort((a, b) => a.path < b.path ? 1 : -1);
+    for (const entry of innerFirst) {
+      this.#options.signal?.throwIfAborted();
       this.#closeOldest();
       try {
         const parent = entry.path === "" ? this.#root : this.#parent(entry.path, false);
@@ -115,9 +134,9 @@ class Folder {
           sys.close(fd);
         }
       } catch (error) {
-        if (error instanceof Refused || error instanceof sys.SyscallError) {
-          this.#omit(entry, "refused", `it has been replaced: ${error.message}`);
-        } else throw error;
+        const refusal = this.#refusal(error);
+        if (!(refusal instanceof Refused)) throw refusal;
+        this.#omit(entry, "mode", `it cannot be opened again: ${refusal.message}`);
       }
     }
     return { entries: this.#entries, bytes: this.#bytes, omissions: this.#omissions };
@@ -153,7 +172,7 @@ class Folder {
       }
       case "symlink":
         if (entry.target === "" || entry.target.includes("\0")) throw new Refused("it leads to no path");
-        if (!this.#place(entry, parent, () => sys.makeSymlink(entry.target, parent, name))) break;
+        this.#place(entry, parent, () => sys.makeSymlink(entry.target, parent, name));
         this.#describeAt(parent, name, entry);
         break;
       default:
@@ -190,28 +209,35 @@ class Folder {
     this.#place(entry, parent, () => fd = sys.open(parent, name, WRONLY | CREAT | EXCL, 0o600));
     try {
       for (let piece; (piece = await source.read());) {
-        this.#options.signal?.throwIfAborted();
-        try {
+        this.#write(entry, parent, () => {
           if (entry.data) sys.writeAllAt(fd, piece.bytes, piece.offset);
           else sys.writeAll(fd, piece.bytes);
-        } catch (error) {
-          throw this.#refusal(error);
-        }
+        });
         this.#bytes += piece.bytes.length;
       }
-      try {
-        if (entry.data) sys.setSize(fd, entry.size);
-      } catch (error) {
-        throw this.#refusal(error);
-      }
+      if (entry.data) this.#write(entry, parent, () => sys.setSize(fd, entry.size));
       this.#describe(fd, entry);
     } finally {
       sys.close(fd);
     }
   }
 
+  /** Writes to a file, which is not left there with a part of its contents if the file system takes no more of it. */
+  #write(entry: Entry, parent: number, action: () => void): void {
+    try {
+      action();
+    } catch (error) {
+      const refusal = this.#refusal(error);
+      if (refusal instanceof Refused) this.#remove(parent, entry.path);
+      throw refusal;
+    }
+  }
+
   #makeNode(entry: Entry, parent: number, name: string): void {
     const { type, device: { major, minor } } = entry;
+    if (!(within(major, LARGEST_MAJOR) && within(minor, LARGEST_MINOR))) {
+      return this.#omit(entry, "device", `there is no device ${major}:${minor}`);
+    }
     const kind = type === "character" ? sys.S.CHARACTER : type === "block" ? sys.S.BLOCK : sys.S.FIFO;
     try {
       this.#place(entry, parent, () => sys.makeNode(parent, name, kind | 0o600, major, minor));
@@ -220,22 +246,22 @@ class Folder {
       this.#omit(entry, "device", error.message);
       return;
     }
-    this.#describeAt(parent, name, entry);
-    const fd = sys.open(parent, name, sys.O.PATH);
-    try {
-      this.#attempt(entry, "mode", () => sys.setModeOfPath(fd, this.#modeOf(entry)));
-      sys.setTimeAt(parent, name, entry.mtime); // which the owner's change leaves, and the mode's too
-    } finally {
-      sys.close(fd);
-    }
+    const owned = this.#describeAt(parent, name, entry);
+    this.#attempt(entry, "mode", () => {
+      const fd = sys.open(parent, name, sys.O.PATH);
+      try {
+        sys.setModeOfPath(fd, this.#modeOf(entry, owned));
+      } finally {
+        sys.close(fd);
+      }
+    });
   }
 
-  /** Makes something where something else may be, which goes first. Returns true; throws Refused. */
-  #place({ path }: Entry, parent: number, make: () => void): true {
+  /** Makes something where something else may be, which goes first. Throws Refused. */
+  #place({ path }: Entry, parent: number, make: () => void): void {
     for (let attempt = 0;; attempt++) {
       try {
-        make();
-        return true;
+        return make();
       } catch (error) {
         if (!isCode(error, "EEXIST") || attempt > 1) throw this.#refusal(error);
         this.#remove(parent, path);
@@ -282,27 +308,31 @@ class Folder {
     const wanted = path.slice(0, end);
     let known = wanted;
     let fd = this.#open.get(known);
-    while (fd === undefined && known !== "") {
+    for (let above = 0; fd === undefined && known !== ""; above++) {
       const cut = known.lastIndexOf("/");
-      known = cut < 0 ? "" : known.slice(0, cut);
-      fd = known === "" ? this.#root : this.#open.get(known);
+      // Further up nothing is open, or not for long: looking for it costs more than walking.
+      known = cut < 0 || above === MOST_OPEN ? "" : known.slice(0, cut);
+      fd = this.#open.get(known);
     }
-    fd ??= this.#root;
-    if (known !== "") {
+    if (fd === undefined) fd = this.#root;
+    else {
       this.#open.delete(known);
       this.#open.set(known, fd);
     }
-    if (known === wanted) return fd;
-    const kept = fd;
-    for (const name of wanted.slice(known === "" ? 0 : known.length + 1).split("/")) {
+    let at = known.length;
+    const names = known === wanted ? [] : wanted.slice(known === "" ? 0 : at + 1).split("/");
+    let kept = true;
+    for (const [index, name] of names.entries()) {
       const above = fd;
       try {
         fd = this.#enter(above, name, make);
       } finally {
-        if (above !== kept) sys.close(above);
+        if (!kept) sys.close(above);
       }
+      at += name.length + (at === 0 ? 0 : 1);
+      kept = names.length - index <= MOST_KEPT;
+      if (kept) this.#open.set(wanted.slice(0, at), fd);
     }
-    this.#open.set(wanted, fd);
     return fd;
   }
 
@@ -327,57 +357,71 @@ class Folder {
     }
     try {
       sys.makeDirectory(parent, name, 0o755);
-      return sys.open(parent, name, flags);
+      const fd = sys.open(parent, name, flags);
+      sys.setModeOfPath(fd, 0o755); // whatever the umask has made of it
+      return fd;
     } catch (error) {
       throw this.#refusal(error);
     }
   }
 
-  /** Owner, mode, attributes and time of a regular file, or a directory, in an order in which none undoes another. */
+  /**
+   * Owner, attributes, mode and time of a regular file, or a directory, in an order in which none undoes another: a
+   * change of owner takes set-user-ID and capabilities away, and without write permission there is no user.* attribute.
+   */
   #describe(fd: number, entry: Entry): void {
     const { uid, gid, xattrs, mtime } = entry;
-    if (this.#owns(entry)) this.#attempt(entry, "owner", () => sys.setOwner(fd, uid, gid));
-    this.#attempt(entry, "mode", () => sys.setMode(fd, this.#modeOf(entry)));
+    const owned = this.#own(entry, () => sys.setOwner(fd, uid, gid));
     for (const [name, value] of xattrs) {
       this.#attempt(entry, "attribute", () => sys.setAttribute(fd, name, value), name);
     }
-    sys.setTime(fd, mtime);
+    this.#attempt(entry, "mode", () => sys.setMode(fd, this.#modeOf(entry, owned)));
+    this.#attempt(entry, "time", () => sys.setTime(fd, mtime));
   }
 
-  /** The same of anything else, without the mode. */
-  #describeAt(parent: number, name: string, entry: Entry): void {
+  /** The same of anything else, without the mode; returns whether its owner is as it was. */
+  #describeAt(parent: number, name: string, entry: Entry): boolean {
     const { uid, gid, xattrs, mtime } = entry;
-    if (this.#owns(entry)) this.#attempt(entry, "owner", () => sys.setOwnerAt(parent, name, uid, gid));
+    const owned = this.#own(entry, () => sys.setOwnerAt(parent, name, uid, gid));
     for (const [key, value] of xattrs) {
       this.#attempt(entry, "attribute", () => sys.setAttributeAt(parent, name, key, value), key);
     }
-    sys.setTimeAt(parent, name, mtime);
+    this.#attempt(entry, "time", () => sys.setTimeAt(parent, name, mtime));
+    return owned;
   }
 
-  /** Whether the owner is to be set; where another one stays, that is told. */
-  #owns(entry: Entry): boolean {
-    if (this.#options.sameOwner) return true;
+  /** Sets the owner, where that is asked for. Returns whether it is as it was; where it is not, that is told. */
+  #own(entry: Entry, action: () => void): boolean {
     const { uid, gid } = entry;
-    if (uid !== this.#uid || gid !== this.#gid) this.#omit(entry, "owner", `it belongs to ${uid}:${gid}`);
+    if (!(within(uid, LARGEST_ID) && within(gid, LARGEST_ID))) {
+      this.#omit(entry, "owner", `there is no owner ${uid}:${gid}`);
+      return false;
+    }
+    if (this.#options.sameOwner) return this.#attempt(entry, "owner", action);
+    if (uid === this.#uid && gid === this.#gid) return true;
+    this.#omit(entry, "owner", `it belongs to ${uid}:${gid}`);
     return false;
   }
 
-  /** Nobody gets the rights of another user, whose file this is not any more. GNU tar does the same. */
-  #modeOf(entry: Entry): number {
-    const { mode, uid, gid } = entry;
-    if (this.#options.sameOwner || (uid === this.#uid && gid === this.#gid) || !(mode & SET_ID)) return mode;
+  /** Nobody gets the rights of another user, whose file this is not any more. GNU tar does the same without -p. */
+  #modeOf(entry: Entry, owned: boolean): number {
+    const { mode } = entry;
+    if (owned || !(mode & SET_ID)) return mode;
     this.#omit(entry, "mode", `its mode is ${mode.toString(8).padStart(4, "0")}`);
     return mode & ~SET_ID;
   }
 
-  #attempt(entry: Entry, what: Omission["what"], action: () => void, detail?: string): void {
+  /** Whether it has been done; where not, that is told. */
+  #attempt(entry: Entry, what: Omission["what"], action: () => void, detail?: string): boolean {
     try {
       action();
+      return true;
     } catch (error) {
       if (!(error instanceof sys.SyscallError)) throw error;
       const failure = this.#fatal(error);
       if (failure) throw failure;
-      this.#omit(entry, what, `${detail === undefined ? "" : `${detail}: `}${error.message}`);
+      this.#omit(entry, what, `${detail === undefined ? "" : `${shown(detail)}: `}${error.message}`);
+      return false;
     }
   }
 
@@ -393,7 +437,7 @@ class Folder {
 
   /** What no entry after it would do better with. */
   #fatal(error: unknown): CdebugError | undefined {
-    if (!isCode(error, "ENOSPC", "EDQUOT", "EROFS", "EIO", "EMFILE")) return undefined;
+    if (!isCode(error, "ENOSPC", "EDQUOT", "EROFS", "EIO", "EMFILE", "ENFILE", "ENOMEM")) return undefined;
     return new CdebugError(
       `Cannot export to "${this.#options.directory}": ${(error as Error).message.replace(/ \(\w+\)$/, "")}`,
       { hint: "-o PATH, where there is room", cause: error },
@@ -409,12 +453,14 @@ function nameOf(path: string): string {
   return path.slice(path.lastIndexOf("/") + 1);
 }
 
-function depthOf(path: string): number {
-  return path === "" ? 0 : path.split("/").length;
+/** Whether it is a number that the kernel takes as it is. */
+function within(value: number, largest: number): boolean {
+  return Number.isInteger(value) && value >= 0 && value <= largest;
 }
 
 /** Throws Refused for a path that is none of the folder's. */
 function checkPath(path: string): void {
+  if (path.length > LONGEST_PATH) throw new Refused(`its path is longer than ${LONGEST_PATH} bytes`);
   for (const name of path.split("/")) {
     if (name === "" || name === ".") throw new Refused("its path has an empty part");
     if (name === "..") throw new Refused('its path has a ".."');

@@ -277,14 +277,10 @@ function findWay(
   const streamTo = protocol === "udp" ? scriptAddress(`datagrams ${to}`) : to;
   const address = directAddress(connect, target);
   const publishable = publish && !("path" in listen);
+  // What listens on the target's localhost alone is not there on its address.
+  const publishedVia = address !== undefined && "host" in connect ? "direct" : "chain";
   const chosen = via ??
-    (detach
-      ? (address ? "direct" : "chain")
-      : hostSockets
-      ? "relay"
-      : publishable
-      ? (address ? "direct" : "chain")
-      : "stream");
+    (detach ? publishedVia : hostSockets ? "relay" : publishable ? publishedVia : "stream");
   if (detach && chosen !== "direct" && chosen !== "chain") {
     throw cannot(`--via ${chosen} goes through cdebug, and with --detach that ends`, "leave out -d");
   }

@@ -65,7 +65,13 @@ export async function runForwards(
     await told;
     await recording.end(outcome.kind === "exit" ? outcome : { kind: "detached" });
     if (outcome.kind === "exit") return outcome.code;
-    await print(`${outcome.container}\n`);
+    await print(
+      options.json
+        ? `${
+          JSON.stringify({ time: new Date().toISOString(), event: "detached", session: outcome.container })
+        }\n`
+        : `${outcome.container}\n`,
+    );
     return 0;
   } catch (error) {
     const code = error instanceof CdebugError ? error.exitCode : EXIT.failure;

@@ -164,21 +164,23 @@ Deno.test("port-forward: goes the way that engine, target and request allow", pu
     const [wanted, argv, locality, changes] of [
       ["relay forwarder", ["-L", "80"], HERE],
       ["relay forwarder", ["-L", "80"], HERE, none],
-      ["direct neighbour", ["-L", "80"], IN_A_MACHINE],
+      ["chain forwarder publisher", ["-L", "80"], IN_A_MACHINE],
       ["direct neighbour", ["-L", "172.18.0.5:80"], IN_A_MACHINE],
       ["chain forwarder publisher", ["-L", "127.0.0.1:80"], IN_A_MACHINE],
       ["chain forwarder publisher", ["-L", "db:80"], IN_A_MACHINE],
       ["chain forwarder publisher", ["-L", "80"], IN_A_MACHINE, none],
       ["stream forwarder", ["-L", "80"], REMOTE],
       ["stream forwarder", ["-L", "unix:/tmp/x:80"], IN_A_MACHINE],
-      ["direct neighbour", ["-L", "80", "-d"], HERE],
+      ["chain forwarder publisher", ["-L", "80", "-d"], HERE],
+      ["direct neighbour", ["-L", "172.17.0.2:80", "-d"], HERE],
+      ["direct neighbour", ["-L", "80", "--via", "direct"], HERE],
       ["chain forwarder publisher", ["-L", "db:80", "-d"], HERE],
       ["stream forwarder", ["-L", "80", "--via", "stream"], HERE],
       ["reverse forwarder", ["-R", "80"], HERE],
       ["reverse forwarder", ["-R", "80"], REMOTE],
       [
         "chain direct reverse forwarder publisher neighbour",
-        ["-L", "db:1", "-L", "2", "-R", "3"],
+        ["-L", "db:1", "-L", "172.17.0.2:2", "-R", "3"],
         IN_A_MACHINE,
       ],
     ] as const
@@ -224,7 +226,7 @@ Deno.test("port-forward: what does not run has no ports", pure, () => {
 });
 
 golden("forward_relay", () => compile(["-L", "8080:80", "-R", "9000:localhost:3000"]));
-golden("forward_direct", () => compile(["-L", "8080:80"], IN_A_MACHINE));
+golden("forward_direct", () => compile(["-L", "8080:172.17.0.2:80"], IN_A_MACHINE));
 golden(
   "forward_chain",
   () => compile(["-L", "5432:db:5432", "-L", "53/udp"], IN_A_MACHINE, { networks: [] }),

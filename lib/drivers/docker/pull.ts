@@ -57,7 +57,7 @@ export async function pullImage(
     throw new CdebugError(`Cannot pull "${image}": ${why}`, {
       hint: login
         ? `${engine} pull ${image}; the login came from the docker client's config file`
-        : `${engine} pull ${image}, after ${engine} login if the registry wants one; or name another with --image`,
+        : `${engine} pull ${image}, after ${engine} login if the registry wants one; or name another image`,
       cause: error,
     });
   } finally {
