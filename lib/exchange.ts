@@ -1,5 +1,6 @@
 /** Directories that this machine and a sidecar share, for UNIX sockets between them. */
 
+import { CdebugError, reason } from "./errors.ts";
 import { ownerState } from "./owner.ts";
 
 /** A directory that a sidecar shares; gone when it is disposed of. */
@@ -12,6 +13,8 @@ export interface Exchange extends AsyncDisposable {
 
 const PREFIX = "cdebug-exchange-";
 const OWNER = "owner";
+/** A UNIX socket's path has 107 bytes at most, and engines part what they mount by colons. Source: unix(7). */
+const LONGEST_BASE = 107 - "/cdebug-exchange-0123456789abcdef/s/999".length;
 
 /**
  * Makes one, in the user's runtime directory or in /tmp. Nobody but its user comes to it: the outer directory is closed
@@ -19,15 +22,27 @@ const OWNER = "owner";
  * `ownIdentity` of the process that it ends with.
  */
 export async function makeExchange(owner: string): Promise<Exchange> {
-  const outer = await Deno.makeTempDir({ dir: await base(), prefix: PREFIX });
-  const directory = `${outer}/s`;
-  await Deno.writeTextFile(`${outer}/${OWNER}`, owner);
-  await Deno.mkdir(directory);
-  await Deno.chmod(directory, 0o777);
+  const dir = await base();
+  let outer: string | undefined;
+  let directory: string;
+  try {
+    outer = await Deno.makeTempDir({ dir, prefix: PREFIX });
+    directory = `${outer}/s`;
+    await Deno.writeTextFile(`${outer}/${OWNER}`, owner);
+    await Deno.mkdir(directory);
+    await Deno.chmod(directory, 0o777);
+  } catch (error) {
+    if (outer !== undefined) await Deno.remove(outer, { recursive: true }).catch(() => {});
+    throw new CdebugError(`Cannot forward: nothing can be made in ${dir}: ${reason(error)}`, {
+      hint: "XDG_RUNTIME_DIR=/DIR cdebug …, where there is room",
+      cause: error,
+    });
+  }
+  const made = outer;
   return {
     directory,
     path: (socket) => `${directory}/${socket.replace(/^.*\//, "")}`,
-    [Symbol.asyncDispose]: () => Deno.remove(outer, { recursive: true }).catch(() => {}),
+    [Symbol.asyncDispose]: () => Deno.remove(made, { recursive: true }).catch(() => {}),
   };
 }
 
@@ -46,7 +61,7 @@ export async function staleExchanges(): Promise<string[]> {
 
 async function base(): Promise<string> {
   const runtime = Deno.env.get("XDG_RUNTIME_DIR");
-  const there = runtime?.startsWith("/") &&
+  const there = runtime?.startsWith("/") && runtime.length <= LONGEST_BASE && !runtime.includes(":") &&
     await Deno.stat(runtime).then(({ isDirectory }) => isDirectory, () => false);
   return there ? runtime! : "/tmp";
 }

@@ -173,8 +173,13 @@ class Forwarding {
   async cleanUp(): Promise<void> {
     this.#unsubscribe();
     this.#stopped = true;
-    this.#command?.kill("SIGTERM");
     for (const listener of this.#listeners.values()) listener.close();
+    if (this.#command !== undefined) {
+      const command = this.#command;
+      kill(command, "TERM");
+      await atMost(PARTING_GRACE_MS, command.status);
+      if (this.#command !== undefined) kill(command, "KILL");
+    }
     if (this.#detached) return;
     await this.#stop();
     // An engine that was away may be back.
@@ -609,7 +614,7 @@ function sessionOf({ session }: Plan): ForwardSession {
   return session;
 }
 
-function kill(child: Deno.ChildProcess, name: SignalName): void {
+function kill(child: Deno.ChildProcess, name: SignalName | "KILL"): void {
   try {
     child.kill(`SIG${name}`);
   } catch {

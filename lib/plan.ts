@@ -541,6 +541,25 @@ interface Fault {
   text: string;
 }
 
+/** What a forward lacks for the way that it goes. */
+function cannotForward({ via, sidecar, socket, exec, listen }: Forward, plan: Plan): string | undefined {
+  const own = plan.sidecars.find(({ name }) => name === sidecar);
+  const published = via === "direct" || via === "chain";
+  if (plan.session.kind === "forward" && plan.session.detach && !published) {
+    return `Expected direct or chain, as it is detached, found ${via}`;
+  }
+  if (published && !("port" in listen)) return "Expected a port to listen on: UNIX sockets are not published";
+  const publisher = via === "direct" ? own : plan.sidecars.find(({ privateNetwork }) => privateNetwork);
+  if (published && !publisher?.publish?.length) return `Expected a sidecar that publishes a port for ${via}`;
+  if (via === "relay" && socket === undefined) return "Expected a socket, as it is a relay";
+  if (via === "stream" && exec === undefined) return "Expected exec, as it is a stream";
+  if (via === "reverse" && (socket === undefined) === (exec === undefined)) {
+    return "Expected a socket, or exec";
+  }
+  if (socket !== undefined && own?.exchange === undefined) return "Expected an exchange of its sidecar's";
+  return undefined;
+}
+
 /** What the schema cannot say: references between the parts. */
 function contradictions(plan: Plan): { keys: unknown[]; text: string }[] {
   const faults: { keys: unknown[]; text: string }[] = [];
@@ -572,6 +591,12 @@ function contradictions(plan: Plan): { keys: unknown[]; text: string }[] {
     : session.kind === "forward"
     ? session.forwards.map(({ sidecar }, i) => [["session", "forwards", i, "sidecar"], sidecar])
     : [];
+  if (session.kind === "forward") {
+    session.forwards.forEach((forward, i) => {
+      const why = cannotForward(forward, plan);
+      if (why !== undefined) faults.push({ keys: ["session", "forwards", i], text: why });
+    });
+  }
   for (const [keys, name] of referred) {
     if (names.includes(name)) continue;
     faults.push({ keys, text: `Expected the name of a sidecar (${names.join(", ")}), found "${name}"` });

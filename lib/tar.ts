@@ -338,7 +338,10 @@ export class TarReader {
   }
 }
 
-/** The bytes that an entry begins with in an archive; behind them come the contents and `padding`. */
+/**
+ * The bytes that an entry begins with in an archive; behind them come the contents and `padding`. All extents but the
+ * last are whole blocks, as GNU tar makes them: it reads each of them from a block of its own.
+ */
 export function formatHeader(entry: Entry): Uint8Array<ArrayBuffer> {
   const { path, type, target, data, mtime, xattrs } = entry;
   const records: string[] = [];
@@ -423,7 +426,9 @@ export function byteString(bytes: Uint8Array): string {
 
 /** The bytes of a byte string. */
 export function bytesOf(text: string): Uint8Array<ArrayBuffer> {
-  return Uint8Array.from(text, (char) => char.charCodeAt(0));
+  const bytes = new Uint8Array(text.length);
+  for (let at = 0; at < text.length; at++) bytes[at] = text.charCodeAt(at);
+  return bytes;
 }
 
 /** A byte string as people read it; bytes that are no text are written out as `\xff`. */

@@ -414,8 +414,13 @@ async function cannotListen(
   const failure = (shown: string, why: string, hint?: string) =>
     new CdebugError(`Cannot listen on ${shown}: ${why}`, { ...hint !== undefined && { hint }, cause: error });
   if ("path" in endpoint) {
+    const { isSocket = false } = await Deno.lstat(endpoint.path).catch(() => ({ isSocket: false }));
     return code === "EADDRINUSE"
-      ? failure(endpoint.path, "it is there already", `rm ${endpoint.path}, if nobody uses it`)
+      ? failure(
+        endpoint.path,
+        "it is there already",
+        isSocket ? `rm ${endpoint.path}, if nobody uses it` : "another path",
+      )
       : failure(endpoint.path, reason(error));
   }
   const shown = `${endpoint.host}:${endpoint.port}`;

@@ -164,7 +164,6 @@ class Folder {
         await this.#makeFile(entry, parent, name, source);
         break;
       case "link": {
-        checkPath(entry.target);
         const from = this.#parent(entry.target, false);
         if (entry.target === path) throw new Refused("it is a hard link to itself");
         this.#place(entry, parent, () => sys.makeLink(from, nameOf(entry.target), parent, name));

@@ -22,10 +22,12 @@ const OWN = "/.cdebug";
 const FIRST_PORT = 20000;
 
 /**
- * Large blocks, a quarter faster than socat's own of 8 KiB. A side that has closed its half waits for the other's
+ * Large blocks, a quarter faster than socat's own of 8 KiB; but not larger than what a UNIX socket takes at once when it
+ * takes anything, because two socats that wait for each other to take the rest would wait for ever. Source:
+ * unix_writable() of linux/net/unix/af_unix.c: a quarter of its buffer of 208 KiB is used at most. A side that has closed its half waits for the other's
  * answer, as long as TCP would: for ever.
  */
-const STREAM_OPTIONS = "-b 262144 -t 86400";
+const STREAM_OPTIONS = "-b 65536 -t 86400";
 /** Sessions of datagrams end when nothing has come for a minute. */
 const DATAGRAM_OPTIONS = "-b 65536 -T 60";
 

@@ -2,7 +2,7 @@
 
 import { CdebugError, reason } from "../errors.ts";
 import { COMMON_FLAGS, type Flags, formatFlags, parseFlags } from "../flags.ts";
-import type { Plan, Planner, Sidecar } from "../plan.ts";
+import type { ForwardSession, Plan, Planner, Sidecar } from "../plan.ts";
 import { differences, refOf, type Target } from "../target.ts";
 import { confirm } from "../terminal.ts";
 import { openTarget } from "./find.ts";
@@ -138,10 +138,25 @@ function refuseStale(plan: Plan, target: Target, file: string): void {
 }
 
 /** What the plan asks for beyond the rights that the target has now, whatever the plan says of it; a sentence each. */
-export function extraRights({ sidecars }: Plan, target: Target): string[] {
-  return sidecars.flatMap((sidecar) =>
-    extraRightsOf(sidecar, target).map((text) => `${sidecar.name}: ${text}`)
-  );
+export function extraRights({ sidecars, session, request }: Plan, target: Target): string[] {
+  return [
+    ...sidecars.flatMap((sidecar) =>
+      extraRightsOf(sidecar, target).map((text) => `${sidecar.name}: ${text}`)
+    ),
+    ...session.kind === "forward" ? ofForwards(session, request.argv) : [],
+  ];
+}
+
+/** What forwards do to this machine that a target has no right to. */
+function ofForwards({ forwards }: ForwardSession, argv: readonly string[]): string[] {
+  return [
+    ...argv.length > 0 ? [`the command ${argv.map(quoted).join(" ")}, run on this machine`] : [],
+    ...forwards.flatMap(({ via, connect }) =>
+      via === "reverse" && "path" in connect
+        ? [`this machine's ${quoted(connect.path)}, for whoever connects in the target`]
+        : []
+    ),
+  ];
 }
 
 function extraRightsOf(sidecar: Sidecar, target: Target): string[] {

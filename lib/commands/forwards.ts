@@ -8,7 +8,7 @@ import { record } from "../history.ts";
 import { ownIdentity } from "../owner.ts";
 import type { Endpoint, ForwardSession, Plan } from "../plan.ts";
 import { formatEndpoint, formatRef } from "../target.ts";
-import { listen, newPrinter, print, type RunOptions, say } from "./session.ts";
+import { listen, newPrinter, print, type RunOptions, say, writeTo } from "./session.ts";
 
 /** Runs the plan and returns cdebug's exit code. Throws CdebugError where cdebug itself failed. */
 export async function runForwards(
@@ -21,11 +21,18 @@ export async function runForwards(
   const printer = newPrinter(options.quiet);
   const containers: string[] = [];
   let told = Promise.resolve();
+  let unread: unknown;
+  // Whoever was to read the events has gone, or cannot: the forwards end with them.
+  const giveUp = (error: unknown) => {
+    unread ??= error;
+    for (const listener of listeners) listener({ kind: "signal", name: "TERM" });
+  };
+  const tell = (line: unknown) => writeTo(Deno.stdout)(new TextEncoder().encode(`${JSON.stringify(line)}\n`));
   const report = (event: Event) => {
     printer.print(event);
     if (options.json) {
       const line = recordOf(event, plan, session);
-      if (line) told = told.then(() => print(`${JSON.stringify(line)}\n`));
+      if (line) told = told.then(() => unread === undefined ? tell(line) : undefined).catch(giveUp);
     }
     const text = sentenceOf(event, plan, session, options.verbose);
     if (text !== undefined && !options.quiet && !options.json) say(text);
@@ -63,15 +70,20 @@ export async function runForwards(
       left.promise.then((code) => ({ kind: "exit", code } as const)),
     ]);
     await told;
+    if (unread !== undefined && !(unread instanceof Deno.errors.BrokenPipe)) {
+      throw new CdebugError(`Cannot write to stdout: ${reason(unread)}`, { cause: unread });
+    }
     await recording.end(outcome.kind === "exit" ? outcome : { kind: "detached" });
+    if (unread !== undefined) return 128 + 13;
     if (outcome.kind === "exit") return outcome.code;
-    await print(
-      options.json
-        ? `${
-          JSON.stringify({ time: new Date().toISOString(), event: "detached", session: outcome.container })
-        }\n`
-        : `${outcome.container}\n`,
-    );
+    const { container: id } = outcome;
+    const time = new Date().toISOString();
+    try {
+      await print(`${options.json ? JSON.stringify({ time, event: "detached", session: id }) : id}\n`);
+    } catch (error) {
+      printer.warn(`The session is ${id}; cdebug prune ${id}  ends it`);
+      throw error;
+    }
     return 0;
   } catch (error) {
     const code = error instanceof CdebugError ? error.exitCode : EXIT.failure;

@@ -63,8 +63,9 @@ begin() {
   c_all=''
   trap stop HUP INT TERM
   while [ "$#" -gt 0 ]; do
+    # A name is not compared with addresses.
     # shellcheck disable=SC2086 # splits
-    ! listens $1 || fail "Cannot listen on $1: the port is in use there"
+    is_named $1 || ! listens $1 || fail "Cannot listen on $1: the port is in use there"
     # shellcheck disable=SC2086 # splits
     $c_relay $2 "$3" "$4" </dev/null &
     c_all="$c_all $!"
@@ -83,6 +84,14 @@ up() {
   read -r _ _ c_state _ 2>/dev/null <"/proc/$c_pid/stat" || :
   [ "$c_state" != Z ] || stop 125
   [ "$1" = - ] || listens "$@"
+}
+
+is_named() {
+  case $2 in
+    *:* | /*) return 1 ;;
+    *[!0-9.]*) return 0 ;;
+  esac
+  return 1
 }
 
 # Source: proc(5), /proc/net/tcp: the local address and port in hexadecimal digits, the address's bytes in the order of
@@ -153,7 +162,7 @@ announce() {
   c_path=$c_own/$1-$$
   echo "connection $1 $c_path" >"$CDEBUG_STDOUT"
   # Its stdin is its stdout, a socket, of which only a half may be closed.
-  exec socat -b 262144 -t 86400 FD:0,shut-down "UNIX-LISTEN:$c_path,accept-timeout=30"
+  exec socat -b 65536 -t 86400 FD:0,shut-down "UNIX-LISTEN:$c_path,accept-timeout=30"
 }
 
 connection() {
@@ -162,7 +171,7 @@ connection() {
 }
 
 dial() {
-  exec socat -b 262144 -t 86400 FD:0,shut-down "UNIX-CONNECT:$1"
+  exec socat -b 65536 -t 86400 FD:0,shut-down "UNIX-CONNECT:$1"
 }
 
 bring_program() {

@@ -3,11 +3,12 @@
 import { assert, assertEquals, assertIncludes } from "../assert.ts";
 import { exists, freePort, poll, run } from "../engines/debian.ts";
 import { temporaryDirectory } from "../temporary.ts";
-import { cdebug, engineOf } from "./engine.ts";
+import { CDEBUG, cdebug, engineOf, userEnv } from "./engine.ts";
 import {
   ask,
   askDatagram,
   askIn,
+  dial,
   ECHO,
   ENGINES,
   forwardTraces,
@@ -298,6 +299,47 @@ for (const place of ["docker", "podman"] as const) {
       assertEquals(await ask(session.endpoints[0]!, "hello"), "hello");
       assertEquals(await scan(), [], via);
     }
+  });
+
+  placeTest(place, "bulk in both directions at once is carried to its end", async () => {
+    await using target = await startForwardTarget(place);
+    await using _server = await serve("TCP4-LISTEN:7082,fork", ECHO, target.pid);
+    const size = 64 * 2 ** 20;
+    for (const via of ["relay", "chain", "stream"]) {
+      await using session = await startForward(target, ["-L", "7082"], { extra: ["--via", via] });
+      const conn = await dial(session.endpoints[0]!);
+      const timer = setTimeout(() => conn.close(), 60_000); // what is still there then hangs
+      const writing = (async () => {
+        const chunk = new Uint8Array(2 ** 20);
+        for (let sent = 0; sent < size; sent += chunk.length) {
+          for (let at = 0; at < chunk.length;) at += await conn.write(chunk.subarray(at));
+        }
+        await conn.closeWrite();
+      })();
+      let received = 0;
+      const buffer = new Uint8Array(65536);
+      for (let count; (count = await conn.read(buffer)) !== null;) received += count;
+      await writing;
+      clearTimeout(timer);
+      conn.close();
+      assertEquals(received, size, via);
+    }
+  });
+
+  placeTest(place, "events that nobody can read end the session, and leave nothing", async () => {
+    await using target = await startForwardTarget(place);
+    const words = [...CDEBUG, "port-forward", target.ref, ...target.flags, "-L", "7083", "-o", "json"];
+    const shell = async (sink: string) => {
+      const command = `${words.map((word) => `'${word}'`).join(" ")} ${sink}`;
+      return await run("bash", ["-c", `set -o pipefail; { ${command}; } 2>&1; echo "code $?"`], {
+        env: userEnv(),
+      });
+    };
+    const full = await shell(">/dev/full");
+    assertIncludes(full, "Cannot write to stdout: No space left");
+    assertIncludes(full, "code 125");
+    assertIncludes(await shell("| head -c 0"), "code 141");
+    await poll(async () => assertEquals(await forwardTraces(), []));
   });
 
   placeTest(place, "detached forwards go on, are listed, and end when told to", async () => {
