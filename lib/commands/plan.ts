@@ -7,6 +7,7 @@ import { print } from "./session.ts";
 
 const help = `Usage: cdebug plan exec [FLAGS] TARGET [COMMAND [ARG...]]
        cdebug plan port-forward [FLAGS] TARGET -L FORWARD|-R FORWARD...
+       cdebug plan export [FLAGS] TARGET
        cdebug plan schema
 
 Prints the plan that the command would run: the containers, their rights, why, and what is left behind. Nothing

@@ -173,7 +173,10 @@ for (const place of PLACES) {
     ]);
     assertEquals(plan.code, 0);
     await Deno.writeTextFile(`${directory.path}/plan.yaml`, plan.stdout);
-    const applied = await cdebug(["apply", `${directory.path}/plan.yaml`]);
+    const refused = await cdebug(["apply", `${directory.path}/plan.yaml`]);
+    assertEquals(refused.code, 125);
+    assertIncludes(refused.stderr, "the command sh -c");
+    const applied = await cdebug(["apply", "--yes", `${directory.path}/plan.yaml`]);
     assertEquals([applied.code, applied.stdout], [0, "hello\n"], applied.stderr);
     assertIncludes(applied.stderr, "Forwarding 127.0.0.1:");
   });
