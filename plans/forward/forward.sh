@@ -166,7 +166,7 @@ announce() {
 }
 
 connection() {
-  poll 100 [ -S "$2" ] || fail "Cannot join the connection: it is gone"
+  poll 500 [ -S "$2" ] || fail "Cannot join the connection: it is gone"
   join "$1" "UNIX-CONNECT:$2"
 }
 

@@ -289,7 +289,7 @@ Deno.test({
     await Deno.writeTextFile(`${outside}/mine`, "mine");
     const before = await picture(outside);
     const swapping = new Deno.Command("sh", {
-      args: ["-c", "while :; do mv d e; ln -s ../outside d; rm d; mv e d; done 2>/dev/null"],
+      args: ["-c", "while [ ! -e ../stop ]; do mv d e; ln -s ../outside d; rm d; mv e d; done 2>/dev/null"],
       cwd: folder,
     }).spawn();
     const parts = Array.from({ length: 300 }, (_, i) => [
@@ -304,7 +304,7 @@ Deno.test({
       const end = performance.now() + 1500;
       while (performance.now() < end) await unpackInto(folder, parts);
     } finally {
-      swapping.kill("SIGKILL");
+      await Deno.writeTextFile(`${directory.path}/stop`, ""); // in order, so that nothing of it goes on
       await swapping.status;
     }
     assertEquals(await picture(outside), before);
