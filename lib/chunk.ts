@@ -4,3 +4,8 @@
 export function letGo(chunk: Uint8Array<ArrayBuffer>): void {
   chunk.buffer.transfer(0);
 }
+
+/** Writes all of a chunk to a file. */
+export function writeAll(file: Deno.FsFile, chunk: Uint8Array): void {
+  for (let done = 0; done < chunk.length;) done += file.writeSync(chunk.subarray(done));
+}

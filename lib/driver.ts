@@ -122,7 +122,7 @@ export interface ArchiveOptions {
   readonly complain: (line: string) => void;
 }
 
-export interface LayerOptions extends Pick<Looking, "platform" | "registryConfig"> {
+export interface LayerOptions {
   readonly signal: AbortSignal;
   /** Called with how much of a layer is there, in bytes. */
   readonly report: (progress: { digest: string; done: number; total: number }) => void;
@@ -157,7 +157,7 @@ export interface Driver extends AsyncDisposable {
    * path it is there, and the names begin with the path's last part. Throws CdebugError.
    */
   archive(target: Target, options: ArchiveOptions): AsyncIterable<Uint8Array<ArrayBuffer>>;
-  /** An image's layers, the lowest first. Throws CdebugError. */
+  /** The layers of an image that this driver has looked at, the lowest first. Throws CdebugError. */
   layers(target: Target, options: LayerOptions): Promise<Layers>;
   /** Resolves when a target does not run any more, the engine does not answer, or `signal` has fired. */
   ended(id: string, signal: AbortSignal): Promise<void>;

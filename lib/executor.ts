@@ -66,7 +66,6 @@ export type ExportEvent =
     readonly output: string;
     readonly entries: number;
     readonly bytes: number;
-    readonly omissions: number;
   };
 
 /** What the user does while a session runs. */

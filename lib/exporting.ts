@@ -3,6 +3,7 @@
  * gets its name when it is whole. It decides nothing that the plan could say.
  */
 
+import { writeAll } from "./chunk.ts";
 import { compress } from "./compressed.ts";
 import type { Driver } from "./driver.ts";
 import { Cancelled, CdebugError, reason } from "./errors.ts";
@@ -11,7 +12,7 @@ import { type EntrySource, mergeLayers } from "./layers.ts";
 import { withManifest } from "./manifest.ts";
 import type { ExportSession, Plan } from "./plan.ts";
 import { byteString, END_OF_ARCHIVE, formatHeader, padding, shown, TarError, TarReader } from "./tar.ts";
-import type { Omission } from "./unpack.ts";
+import { type Omission, tooLarge, unpack } from "./unpack.ts";
 
 export interface ExportContext extends Context {
   /** Takes an archive that goes to stdout; resolves when the chunk has been taken. */
@@ -70,40 +71,31 @@ class Export {
     const { output, format, leftOut, manifest } = this.#session;
     await using place = output === "-" ? undefined : await makePlace(this.#session);
     if (leftOut) this.#context.report({ kind: "left-out", paths: leftOut });
-    let lines: (() => string[]) | undefined;
+    let list: ReturnType<typeof withManifest> | undefined;
     let omissions: readonly Omission[] = [];
     await using stack = new AsyncDisposableStack();
+    const entries = async () => {
+      const source = await this.#entriesOf(stack);
+      return this.#counted(manifest ? list = withManifest(source) : source);
+    };
     if (format === "directory") {
-      let source: EntrySource = await this.#entriesOf(stack);
-      if (manifest) ({ source, lines } = listed(source));
-      const { unpack } = await import("./unpack.ts");
-      ({ omissions } = await unpack(this.#counted(source), {
+      ({ omissions } = await unpack(await entries(), {
         directory: place!.path,
         sameOwner: this.#session.sameOwner,
         signal: this.#signal,
         ...this.#session.maxSizeBytes !== undefined && { maxSize: this.#session.maxSizeBytes },
       }));
     } else {
-      let archive: Bytes;
-      if (this.#isPlain()) archive = this.#countedBytes(this.#archive(undefined));
-      else {
-        let source = await this.#entriesOf(stack);
-        if (manifest) ({ source, lines } = listed(source));
-        archive = pack(this.#counted(source), this.#session.maxSizeBytes, epochOf(this.#context));
-      }
+      let archive = this.#isPlain()
+        ? this.#countedBytes(this.#archive(undefined))
+        : pack(await entries(), this.#session.maxSizeBytes, epochOf(this.#context));
       if (format !== "tar") archive = compress(archive, format === "tar.gz" ? "gzip" : "zstd");
       await this.#write(archive, place?.path);
     }
     await place?.finish();
-    if (manifest) await writeText(manifest, lines!().map((line) => `${line}\n`).join(""));
+    if (manifest) await writeText(manifest, list!.lines().map((line) => `${line}\n`).join(""));
     await this.#tellOmissions(omissions);
-    this.#context.report({
-      kind: "exported",
-      output,
-      entries: this.#entries,
-      bytes: this.#bytes,
-      omissions: omissions.length,
-    });
+    this.#context.report({ kind: "exported", output, entries: this.#entries, bytes: this.#bytes });
   }
 
   /** Whether the engine's archive is what is asked for, byte by byte. */
@@ -128,14 +120,8 @@ class Export {
   async #entriesOf(stack: AsyncDisposableStack): Promise<EntrySource> {
     const { source, paths, volumes } = this.#session;
     if (source === "layers") {
-      const { platform, registryConfig } = this.#plan.request as {
-        platform?: string;
-        registryConfig?: string;
-      };
       const layers = stack.use(
         await this.#driver.layers(this.#plan.target, {
-          ...platform !== undefined && { platform },
-          ...registryConfig !== undefined && { registryConfig },
           signal: this.#signal,
           report: (layer) => this.#context.report({ kind: "layer", ...layer }),
         }),
@@ -211,7 +197,7 @@ class Export {
     using file = await open(path);
     try {
       for await (const chunk of archive) {
-        for (let done = 0; done < chunk.length;) done += file.writeSync(chunk.subarray(done));
+        writeAll(file, chunk);
       }
     } catch (error) {
       throw error instanceof CdebugError || error instanceof TarError || this.#signal.aborted
@@ -311,11 +297,6 @@ async function writeText(path: string, text: string): Promise<void> {
   }
 }
 
-function listed(source: EntrySource): { source: EntrySource; lines: () => string[] } {
-  const manifest = withManifest(source);
-  return { source: manifest, lines: () => manifest.lines() };
-}
-
 /** As entries name it: "/etc" is "etc". */
 function entryPath(path: string): string {
   return byteString(new TextEncoder().encode(path.replace(/^\/+/, "")));
@@ -372,12 +353,6 @@ async function* pack(source: EntrySource, maxSize = Infinity, epoch = Infinity):
     if (rest.length > 0) yield rest;
   }
   yield END_OF_ARCHIVE;
-}
-
-function tooLarge(maxSize: number): CdebugError {
-  return new CdebugError(`Cannot export: there is more than the ${maxSize} bytes of --max-size`, {
-    hint: "--max-size 100G, or without it",
-  });
 }
 
 /** Source: reproducible-builds.org, SOURCE_DATE_EPOCH. */

@@ -50,6 +50,18 @@ export interface Relay {
   readonly spare: boolean;
 }
 
+/** What goes for a target of which nothing runs, nor is going to: only its files are there. */
+export const FILES_ONLY = {
+  startedAt: "",
+  pid: null,
+  readOnlyRoot: false,
+  privileged: false,
+  namespaces: { network: "own", pid: "own", ipc: "own", uts: "own", user: "own" },
+  addLinuxCapabilities: [],
+  dropLinuxCapabilities: [],
+  securityOptions: [],
+} satisfies Partial<Target>;
+
 /** What is shown of a container in lists and suggestions. */
 export interface Candidate {
   readonly id: string;
@@ -144,9 +156,7 @@ export function parseRef(text: string): Ref {
   return { ...known, name };
 }
 
-function rankOf(engine: Engine): number {
-  return engine === "registry" ? ENGINES.length : ENGINES.indexOf(engine);
-}
+const RANKS: readonly Engine[] = [...ENGINES, "registry"];
 
 /** How much of an ID tells that it is the same. */
 const TELLING_ID = 12;
@@ -157,7 +167,7 @@ export function highest<T extends { readonly engine: Engine; readonly id: string
 ): T[] {
   return all.filter(({ engine, id, name }) =>
     !all.some((other) =>
-      rankOf(other.engine) < rankOf(engine) &&
+      RANKS.indexOf(other.engine) < RANKS.indexOf(engine) &&
       (other.id === id || (name.length >= TELLING_ID && other.id.startsWith(name)))
     )
   );

@@ -40,10 +40,10 @@ export async function join(client: Duplex, server: Duplex, traffic: Traffic): Pr
     }
     await to.closeWrite();
   };
-  let cause: { readonly error: unknown } | undefined;
+  const failures: unknown[] = [];
   const failed = (error: unknown) => {
     // What is broken here breaks the other direction, too.
-    cause ??= { error };
+    failures.push(error);
     client.reset();
     server.reset();
     throw error;
@@ -51,7 +51,7 @@ export async function join(client: Duplex, server: Duplex, traffic: Traffic): Pr
   const up = pump(client, server, (bytes) => traffic.sent += bytes).catch(failed);
   const down = pump(server, client, (bytes) => traffic.received += bytes).catch(failed);
   await Promise.allSettled([up, down]);
-  if (cause !== undefined) throw (cause as { error: unknown }).error;
+  if (failures.length > 0) throw failures[0];
   client.close();
   server.close();
 }

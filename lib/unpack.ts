@@ -45,6 +45,13 @@ export async function unpack(source: EntrySource, options: UnpackOptions): Promi
   }
 }
 
+/** What to say of more contents than so many bytes. */
+export function tooLarge(maxSize: number): CdebugError {
+  return new CdebugError(`Cannot export: there is more than the ${maxSize} bytes of --max-size`, {
+    hint: "--max-size 100G, or without it",
+  });
+}
+
 /** A source that is not waited for any longer once the signal is aborted. */
 function abortable(source: EntrySource, signal: AbortSignal): EntrySource {
   // One listener for each call, for a promise that lasts as long as the signal would keep what waited for it.
@@ -105,10 +112,7 @@ class Folder {
     this.#entries++;
     this.#size += entry.size;
     if (this.#size > (this.#options.maxSize ?? Infinity)) {
-      throw new CdebugError(
-        `Cannot export: there is more than the ${this.#options.maxSize} bytes of --max-size`,
-        { hint: "--max-size 100G, or without it" },
-      );
+      throw tooLarge(this.#options.maxSize!);
     }
     try {
       await this.#make(entry, source);

@@ -69,7 +69,7 @@ export interface Report extends Partial<EngineDescription> {
 /** Runs `cdebug doctor` and returns its exit code. `planner` knows the default toolkit. */
 export async function doctor(
   argv: readonly string[],
-  planner: () => Promise<Planner>,
+  planner: () => Promise<Planner & Required<Pick<Planner, "toolkit">>>,
   version: string,
 ): Promise<number> {
   const { values, rest } = parseFlags("doctor", flags, argv, { anywhere: true });
@@ -81,7 +81,7 @@ export async function doctor(
   const wanted = request({ ...values.image && { image: values.image } }, ["any", "true"], aroundRequest());
   await using engines = await askEngines("doctor", rest, values.runtime, (driver) => {
     const { capabilities } = driver;
-    return examine(driver, toolkit!(capabilities.images ? wanted : {}, capabilities));
+    return examine(driver, toolkit(capabilities.images ? wanted : {}, capabilities));
   });
   const reports = engines.all.map(reportOn);
   const client = { version, deno: Deno.version.deno, platform: `${Deno.build.os}/${Deno.build.arch}` };

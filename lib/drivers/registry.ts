@@ -2,13 +2,19 @@
 
 import type { Driver } from "../driver.ts";
 import { CdebugError } from "../errors.ts";
-import type { Target } from "../target.ts";
-import { fetchLayers, openLayer, type RegistryImage, resolveImage } from "../registry/client.ts";
+import { FILES_ONLY, type Target } from "../target.ts";
+import {
+  fetchLayers,
+  openLayer,
+  type RegistryImage,
+  type RegistryOptions,
+  resolveImage,
+} from "../registry/client.ts";
 
 /** Opens the driver; an image's name says where its registry is. */
 export function openRegistries(): Driver {
   /** Found when it was looked at, for when its layers are wanted. */
-  const found = new Map<string, RegistryImage>();
+  const found = new Map<string, { readonly image: RegistryImage; readonly options: RegistryOptions }>();
   const nothingRuns = () =>
     Promise.reject(
       new CdebugError("Cannot run anything in a registry: it has images only", {
@@ -25,39 +31,29 @@ export function openRegistries(): Driver {
       ownNamespaces: false,
     },
     async inspect(name, _kind, { platform, registryConfig } = {}) {
-      const image = await resolveImage(name, {
+      const options: RegistryOptions = {
         ...platform !== undefined && { platform },
         ...registryConfig !== undefined && { config: registryConfig },
-      });
-      found.set(image.digest, image);
+      };
+      const image = await resolveImage(name, options);
+      found.set(image.digest, { image, options });
       const { os = "linux", architecture = "", config = {} } = image.config;
       return Object.freeze<Target>({
+        ...FILES_ONLY,
         engine: "registry",
         state: "image",
         name,
         id: image.digest,
-        startedAt: "",
         image: image.name,
         platform: `${os}/${architecture}`,
-        pid: null,
         user: config.User ?? "",
         workdir: config.WorkingDir ?? "",
         path: config.Env?.find((entry) => entry.startsWith("PATH="))?.slice("PATH=".length) ?? "",
-        readOnlyRoot: false,
-        privileged: false,
-        namespaces: { network: "own", pid: "own", ipc: "own", uts: "own", user: "own" },
-        addLinuxCapabilities: [],
-        dropLinuxCapabilities: [],
-        securityOptions: [],
       });
     },
-    async layers({ id }, { registryConfig, signal, report }) {
-      const image = found.get(id)!;
-      await fetchLayers(image, {
-        signal,
-        report,
-        ...registryConfig !== undefined && { config: registryConfig },
-      });
+    async layers({ id }, { signal, report }) {
+      const { image, options } = found.get(id)!;
+      await fetchLayers(image, { ...options, signal, report });
       return {
         layers: image.layers.map((layer) => ({ open: () => openLayer(layer) })),
         [Symbol.asyncDispose]: () => Promise.resolve(),

@@ -221,9 +221,9 @@ export async function ask(endpoint: string, text: string): Promise<string> {
   }
 }
 
-/** As `ask`, by socat in the network of a process; waits so many seconds for the other half to end. */
-export async function askIn(pid: number, address: string, text: string, seconds = 20): Promise<string> {
-  const [program, ...args] = [...inNetwork(pid), "socat", "-t", String(seconds), "-", address];
+/** As `ask`, by socat in the network of a process. */
+export async function askIn(pid: number, address: string, text: string): Promise<string> {
+  const [program, ...args] = [...inNetwork(pid), "socat", "-t", "20", "-", address];
   return await run(program!, args, { stdin: new TextEncoder().encode(text) });
 }
 

@@ -1,5 +1,7 @@
 /** The files of containers and images, as the engine gives them. */
 
+import { dirname, join } from "node:path/posix";
+import { writeAll } from "../../chunk.ts";
 import { openArchive } from "../../compressed.ts";
 import type { ArchiveOptions, LayerOptions, Layers } from "../../driver.ts";
 import { CdebugError, reason } from "../../errors.ts";
@@ -46,7 +48,7 @@ export async function saveLayers(api: Api, target: Target, { signal }: LayerOpti
   for (let entry; (entry = await reader.next());) {
     const { path, type } = entry;
     // Podman writes a layer that it has written before as a link to that one.
-    if (type === "symlink") links.set(path, normal(`${path}/../${entry.target}`));
+    if (type === "symlink") links.set(path, join(dirname(path), entry.target));
     if (type === "link") links.set(path, entry.target);
     if (type !== "file") continue;
     if (path === "manifest.json") {
@@ -58,7 +60,7 @@ export async function saveLayers(api: Api, target: Target, { signal }: LayerOpti
     using file = await Deno.open(name, { write: true, createNew: true, mode: 0o600 });
     for (let piece; (piece = await reader.read());) {
       signal.throwIfAborted();
-      for (let done = 0; done < piece.bytes.length;) done += file.writeSync(piece.bytes.subarray(done));
+      writeAll(file, piece.bytes);
     }
   }
   const [{ Layers: names }] = JSON.parse(manifest) as [{ Layers: string[] }];
@@ -71,13 +73,4 @@ export async function saveLayers(api: Api, target: Target, { signal }: LayerOpti
   });
   const kept = stack.move();
   return { layers, [Symbol.asyncDispose]: () => kept.disposeAsync() };
-}
-
-function normal(path: string): string {
-  const parts: string[] = [];
-  for (const part of path.split("/")) {
-    if (part === "..") parts.pop();
-    else if (part !== "" && part !== ".") parts.push(part);
-  }
-  return parts.join("/");
 }

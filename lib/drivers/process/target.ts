@@ -2,7 +2,7 @@
 
 import { CdebugError, nearest, NotFound } from "../../errors.ts";
 import { identityOf } from "../../owner.ts";
-import type { Engine, Target } from "../../target.ts";
+import { type Engine, FILES_ONLY, type Target } from "../../target.ts";
 import {
   allPids,
   capabilityNames,
@@ -94,22 +94,15 @@ export function targetOf(engine: Engine, pid: number, configured: Configured): T
 /** A container of which nothing runs any more: there are only the files of its bundle. */
 export function stoppedTarget(engine: Engine, { name, files = "" }: Configured): Target {
   return Object.freeze<Target>({
+    ...FILES_ONLY,
     engine,
     state: "stopped",
     name,
     id: name,
-    startedAt: "",
     image: files,
-    pid: null,
     user: "",
     workdir: "",
     path: "",
-    readOnlyRoot: false,
-    privileged: false,
-    namespaces: { network: "own", pid: "own", ipc: "own", uts: "own", user: "own" },
-    addLinuxCapabilities: [],
-    dropLinuxCapabilities: [],
-    securityOptions: [],
     mounts: [],
   });
 }
