@@ -8,7 +8,7 @@ import type { Driver, Progress, Realised, ResourceFound, Running, Streams } from
 import { scriptCommand } from "../lib/driver.ts";
 import { CdebugError, nearest, NotFound } from "../lib/errors.ts";
 import type { Sidecar } from "../lib/plan.ts";
-import type { Candidate, Target } from "../lib/target.ts";
+import type { Candidate, Capabilities, Target } from "../lib/target.ts";
 
 export interface FakeEngine extends Driver {
   /** What was asked of the engine, in order: `run debugger`, `remove 1`. */
@@ -34,6 +34,15 @@ interface Container {
   readonly createdAt: Date;
   ended: boolean;
 }
+
+/** What an engine can do that can do all that Docker can. */
+export const FAKE_CAPABILITIES: Capabilities = {
+  join: ["network", "pid", "ipc"],
+  snapshot: true,
+  images: true,
+  terminal: "relayed",
+  ownNamespaces: true,
+};
 
 /** A target as the compilers like it best; a test changes what it is about. */
 export function fakeTarget(changes: Partial<Target> = {}): Target {
@@ -92,13 +101,7 @@ export function openFake(): FakeEngine {
 
   return {
     engine: "docker",
-    capabilities: {
-      join: ["network", "pid", "ipc"],
-      snapshot: true,
-      images: true,
-      terminal: "relayed",
-      ownNamespaces: true,
-    },
+    capabilities: FAKE_CAPABILITIES,
     journal,
     specs,
     images,

@@ -11,6 +11,7 @@ import {
 } from "../../lib/tar.ts";
 import { assert, assertEquals, assertRejects } from "../assert.ts";
 import { temporaryDirectory } from "../temporary.ts";
+import { entry } from "./archive.ts";
 
 type Item = Partial<Entry> & { path: string; contents?: string };
 
@@ -24,18 +25,7 @@ const symlink = (path: string, target: string): Item => ({ path, type: "symlink"
 const link = (path: string, target: string): Item => ({ path, type: "link", target });
 
 function entryOf({ contents = "", ...item }: Item): Entry {
-  return {
-    type: "file",
-    mode: 0o644,
-    uid: 0,
-    gid: 0,
-    size: contents.length,
-    mtime: { seconds: 1_700_000_000, nanoseconds: 0 },
-    target: "",
-    device: { major: 0, minor: 0 },
-    xattrs: new Map(),
-    ...item,
-  };
+  return entry(item.path, { size: contents.length, ...item });
 }
 
 function layer(...items: Item[]): LayerSource {

@@ -3,24 +3,16 @@ import type { EntrySource } from "../../lib/layers.ts";
 import { withManifest } from "../../lib/manifest.ts";
 import { bytesOf, END_OF_ARCHIVE, type Entry, formatHeader, padding, TarReader } from "../../lib/tar.ts";
 import { assertEquals } from "../assert.ts";
+import { entry } from "./archive.ts";
 
 type Item = Partial<Entry> & { path: string; contents?: string };
 
 function archive(...items: Item[]): TarReader {
   const parts = items.flatMap(({ contents = "", ...item }) => {
     const stored = bytesOf(contents);
-    const header = formatHeader({
-      type: "file",
-      mode: 0o644,
-      uid: 0,
-      gid: 0,
-      size: stored.length,
-      mtime: { seconds: 1_700_000_000, nanoseconds: 0 },
-      target: "",
-      device: { major: 0, minor: 0 },
-      xattrs: new Map(),
-      ...item,
-    });
+    const header = formatHeader(
+      entry(item.path, { size: stored.length, mtime: { seconds: 1_700_000_000, nanoseconds: 0 }, ...item }),
+    );
     return [header, stored, padding(stored.length)];
   });
   return new TarReader((async function* () {

@@ -12,7 +12,7 @@ import {
   TarError,
   TarReader,
 } from "../../lib/tar.ts";
-import { entry, file, stream } from "./hostile.ts";
+import { entry, file, stream } from "./archive.ts";
 import { shell } from "./shell.ts";
 
 const LINUX = Deno.build.os === "linux";

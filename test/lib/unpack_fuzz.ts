@@ -3,7 +3,8 @@
 import { CdebugError } from "../../lib/errors.ts";
 import { END_OF_ARCHIVE, formatHeader, padding, TarError, TarReader } from "../../lib/tar.ts";
 import { unpack } from "../../lib/unpack.ts";
-import { dir, entry, file, hostileArchives, link, picture, stream, symlink } from "./hostile.ts";
+import { dir, entry, file, link, stream, symlink } from "./archive.ts";
+import { hostileArchives, picture } from "./hostile.ts";
 
 /** Numbers from 0 to `below`, the same for the same seed. Source: mulberry32, public domain. */
 function randomNumbers(seed: number): (below: number) => number {

@@ -6,7 +6,8 @@ import { CdebugError } from "../../lib/errors.ts";
 import { END_OF_ARCHIVE, formatHeader, TarError, TarReader } from "../../lib/tar.ts";
 import { unpack, type UnpackOptions } from "../../lib/unpack.ts";
 import { hasProgram } from "../engines/debian.ts";
-import { dir, entry, file, hostileArchives, link, picture, stream, symlink } from "./hostile.ts";
+import { dir, entry, file, link, stream, symlink } from "./archive.ts";
+import { hostileArchives, picture } from "./hostile.ts";
 import { shell } from "./shell.ts";
 import { fuzz } from "./unpack_fuzz.ts";
 

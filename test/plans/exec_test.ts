@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertThrows } from "../assert.ts";
-import { fakeTarget } from "../fake_driver.ts";
+import { FAKE_CAPABILITIES as capabilities, fakeTarget } from "../fake_driver.ts";
 import { golden } from "../golden.ts";
 import * as exec from "../../plans/exec.ts";
 import { script as enter } from "../../plans/enter.ts";
@@ -9,14 +9,6 @@ import type { RequestSurroundings } from "../../lib/plan.ts";
 import type { Target } from "../../lib/target.ts";
 
 const pure = { permissions: "none" } as const;
-const capabilities = {
-  join: ["network", "pid", "ipc"],
-  snapshot: true,
-  images: true,
-  terminal: "relayed",
-  ownNamespaces: true,
-} as const;
-
 const around: RequestSurroundings = {
   cwd: "/home/me",
   image: undefined,

@@ -1,21 +1,14 @@
 import { assert, assertEquals, assertThrows } from "../assert.ts";
-import { fakeTarget } from "../fake_driver.ts";
+import { FAKE_CAPABILITIES as docker, fakeTarget } from "../fake_driver.ts";
 import { golden } from "../golden.ts";
 import { CdebugError } from "../../lib/errors.ts";
 import { parseFlags } from "../../lib/flags.ts";
-import type { Capabilities, Target } from "../../lib/target.ts";
+import type { Target } from "../../lib/target.ts";
 import * as exports from "../../plans/export.ts";
 import { parseBytes } from "../../lib/size.ts";
 
 const pure = { permissions: "none" } as const;
 const around = { cwd: "/home/me", image: undefined, isRoot: true, readText: () => "" };
-const docker: Capabilities = {
-  join: ["network", "pid", "ipc"],
-  snapshot: true,
-  images: true,
-  terminal: "relayed",
-  ownNamespaces: true,
-};
 const image = fakeTarget({
   state: "image",
   engine: "registry",

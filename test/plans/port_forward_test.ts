@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertIncludes, assertThrows } from "../assert.ts";
-import { fakeTarget } from "../fake_driver.ts";
+import { FAKE_CAPABILITIES as docker, fakeTarget } from "../fake_driver.ts";
 import { golden } from "../golden.ts";
 import { CdebugError } from "../../lib/errors.ts";
 import { parseFlags } from "../../lib/flags.ts";
@@ -12,13 +12,6 @@ const around = { cwd: "/", image: undefined, isRoot: true, readText: () => "" };
 const HERE: Locality = { hostSockets: true, publish: true };
 const IN_A_MACHINE: Locality = { hostSockets: false, publish: true };
 const REMOTE: Locality = { hostSockets: false, publish: false };
-const docker: Capabilities = {
-  join: ["network", "pid", "ipc"],
-  snapshot: true,
-  images: true,
-  terminal: "relayed",
-  ownNamespaces: true,
-};
 const networks = [{ name: "bridge", address: "172.17.0.2" }, { name: "shop", address: "172.18.0.5" }];
 
 function request(...argv: string[]) {
