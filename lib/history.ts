@@ -3,7 +3,7 @@
  * be kept, nothing is.
  */
 
-import { CdebugError, reason } from "./errors.ts";
+import { CdebugError, EXIT, reason } from "./errors.ts";
 import { ownerState } from "./owner.ts";
 import type { Plan } from "./plan.ts";
 
@@ -39,6 +39,8 @@ export interface Entry {
 export interface Recording {
   /** Waits until its ending is kept. */
   end(ending: Ending): Promise<void>;
+  /** The same, where cdebug itself has failed. */
+  fail(error: unknown): Promise<void>;
 }
 
 /** The plan with every environment value taken out: they are often secrets. */
@@ -75,6 +77,10 @@ export function record(plan: Plan, owner: string): Recording {
       } catch {
         await Deno.remove(next).catch(() => {});
       }
+    },
+    fail(error) {
+      const code = error instanceof CdebugError ? error.exitCode : EXIT.failure;
+      return this.end({ kind: "failed", code, message: reason(error) });
     },
   };
 }

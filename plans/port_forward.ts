@@ -24,8 +24,8 @@ const FIRST_PORT = 20000;
 /**
  * Large blocks, a quarter faster than socat's own of 8 KiB; but not larger than what a UNIX socket takes at once when it
  * takes anything, because two socats that wait for each other to take the rest would wait for ever. Source:
- * unix_writable() of linux/net/unix/af_unix.c: a quarter of its buffer of 208 KiB is used at most. A side that has closed its half waits for the other's
- * answer, as long as TCP would: for ever.
+ * unix_writable() of linux/net/unix/af_unix.c: a quarter of its buffer of 208 KiB is used at most. A side that has
+ * closed its half waits for the other's answer, as long as TCP would: for ever.
  */
 const STREAM_OPTIONS = "-b 65536 -t 86400";
 /** Sessions of datagrams end when nothing has come for a minute. */
@@ -173,6 +173,11 @@ export function toolkit({ image }: Partial<ForwardRequest>, { images, locality }
   );
 }
 
+/** cdebug itself as the forwarder, where it is. */
+function ownRelay(request: ForwardRequest, capabilities: Capabilities): Relay | undefined {
+  return toolkit(request, capabilities) === OWN_RELAY ? capabilities.locality?.relay : undefined;
+}
+
 /** How one forward goes, and what its sidecars have to do for it. */
 interface Way {
   readonly forward: Forward;
@@ -241,7 +246,7 @@ function findWay(
   const cannot = (why: string, hint?: string) =>
     new CdebugError(`Cannot forward "${as}": ${why}`, { ...hint !== undefined && { hint } });
   const exchanged = `${EXCHANGE}/${number}`;
-  if ((protocol === "udp" || via === "stream") && toolkit(request, capabilities) === OWN_RELAY) {
+  if ((protocol === "udp" || via === "stream") && ownRelay(request, capabilities)) {
     throw cannot(
       `${protocol === "udp" ? "UDP" : "--via stream"} takes socat, which this machine does not have`,
       "install socat (Debian, Ubuntu: apt-get install socat)",
@@ -437,7 +442,7 @@ function forwarder(
       request.detach,
       ways.flatMap(({ listener = [] }) => listener),
       launches,
-      toolkit(request, capabilities) === OWN_RELAY ? capabilities.locality!.relay!.command : "socat",
+      ownRelay(request, capabilities)?.command,
     ),
   };
 }
@@ -500,15 +505,14 @@ function common(
   request: ForwardRequest,
   capabilities: Capabilities,
 ): Pick<Sidecar, "image" | "pull" | "mounts"> {
-  const image = toolkit(request, capabilities);
-  const files: Relay["files"] = image === OWN_RELAY ? capabilities.locality!.relay!.files : {};
-  const mounts = Object.entries(files).map(([destination, source]) => ({
+  const relay = ownRelay(request, capabilities);
+  const mounts = Object.entries(relay?.files ?? {}).map(([destination, source]) => ({
     source,
     destination,
     readOnly: true,
   }));
   return {
-    image: image === OWN_RELAY ? "host" : image,
+    image: relay ? "host" : toolkit(request, capabilities),
     ...mounts.length > 0 && { mounts },
     pull: capabilities.images ? request.pull ?? "missing" : "never",
     ...request.platform && { platform: request.platform },

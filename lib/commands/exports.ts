@@ -1,7 +1,7 @@
 /** Runs a plan of an export for a person. */
 
 import type { Driver } from "../driver.ts";
-import { CdebugError, EXIT, printable, reason } from "../errors.ts";
+import { CdebugError, printable } from "../errors.ts";
 import type { Event } from "../executor.ts";
 import { exportFiles } from "../exporting.ts";
 import { record } from "../history.ts";
@@ -9,7 +9,7 @@ import { ownIdentity } from "../owner.ts";
 import type { Plan } from "../plan.ts";
 import { formatBytes } from "../size.ts";
 import { terminalSize } from "../terminal.ts";
-import { listen, note, type RunOptions, say, writeTo } from "./session.ts";
+import { listen, newControls, note, type RunOptions, say, writeTo } from "./session.ts";
 
 /** Runs the plan and returns cdebug's exit code. Throws CdebugError where cdebug itself failed. */
 export async function runExport(plan: Plan, driver: Driver, options: RunOptions): Promise<number> {
@@ -18,19 +18,14 @@ export async function runExport(plan: Plan, driver: Driver, options: RunOptions)
       hint: "-o FOLDER, or -o - | tar -t",
     });
   }
-  const listeners = new Set<(control: { kind: "signal"; name: "INT" }) => void>();
-  const stopListening = listen((name) => {
-    for (const listener of listeners) listener({ kind: "signal", name: name as "INT" });
-  }, undefined);
+  const { controls, tell } = newControls();
+  const stopListening = listen((name) => tell({ kind: "signal", name }), undefined);
   const progress = newProgress(options.quiet);
   const owner = ownIdentity();
   const recording = record(plan, owner);
   try {
     const outcome = await exportFiles(plan, driver, {
-      controls(listener) {
-        listeners.add(listener);
-        return () => listeners.delete(listener);
-      },
+      controls,
       env: (name) => Deno.env.get(name),
       report: (event) => progress.print(event),
       owner,
@@ -39,8 +34,7 @@ export async function runExport(plan: Plan, driver: Driver, options: RunOptions)
     await recording.end(outcome);
     return outcome.kind === "exit" ? outcome.code : 0;
   } catch (error) {
-    const code = error instanceof CdebugError ? error.exitCode : EXIT.failure;
-    await recording.end({ kind: "failed", code, message: reason(error) });
+    await recording.fail(error);
     throw error;
   } finally {
     progress.clear();

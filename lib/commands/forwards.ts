@@ -1,14 +1,14 @@
 /** Runs a plan of forwards for a person, or prints its events for a program. */
 
 import type { Driver } from "../driver.ts";
-import { CdebugError, EXIT, printable, reason } from "../errors.ts";
-import { type Control, type Event, SIGNALS } from "../executor.ts";
+import { CdebugError, printable, reason } from "../errors.ts";
+import { type Event, SIGNALS } from "../executor.ts";
 import { forward } from "../forwarding.ts";
 import { record } from "../history.ts";
 import { ownIdentity } from "../owner.ts";
 import type { Endpoint, ForwardSession, Plan } from "../plan.ts";
 import { formatEndpoint, formatRef } from "../target.ts";
-import { listen, newPrinter, print, type RunOptions, say, writeTo } from "./session.ts";
+import { listen, newControls, newPrinter, print, type RunOptions, say, writeTo } from "./session.ts";
 
 /** Runs the plan and returns cdebug's exit code. Throws CdebugError where cdebug itself failed. */
 export async function runForwards(
@@ -17,7 +17,7 @@ export async function runForwards(
   driver: Driver,
   options: RunOptions,
 ): Promise<number> {
-  const listeners = new Set<(control: Control) => void>();
+  const { controls, tell } = newControls();
   const printer = newPrinter(options.quiet);
   const containers: string[] = [];
   let told = Promise.resolve();
@@ -25,14 +25,15 @@ export async function runForwards(
   // Whoever was to read the events has gone, or cannot: the forwards end with them.
   const giveUp = (error: unknown) => {
     unread ??= error;
-    for (const listener of listeners) listener({ kind: "signal", name: "TERM" });
+    tell({ kind: "signal", name: "TERM" });
   };
-  const tell = (line: unknown) => writeTo(Deno.stdout)(new TextEncoder().encode(`${JSON.stringify(line)}\n`));
+  const printLine = (line: unknown) =>
+    writeTo(Deno.stdout)(new TextEncoder().encode(`${JSON.stringify(line)}\n`));
   const report = (event: Event) => {
     printer.print(event);
     if (options.json) {
       const line = recordOf(event, plan, session);
-      if (line) told = told.then(() => unread === undefined ? tell(line) : undefined).catch(giveUp);
+      if (line) told = told.then(() => unread === undefined ? printLine(line) : undefined).catch(giveUp);
     }
     const text = sentenceOf(event, plan, session, options.verbose);
     if (text !== undefined && !options.quiet && !options.json) say(text);
@@ -47,16 +48,13 @@ export async function runForwards(
     if (name === "INT" && count > 1 && plan.request.argv.length === 0) {
       printer.tellLeft(containers, driver);
       left.resolve(128 + SIGNALS.INT);
-    } else for (const listener of listeners) listener({ kind: "signal", name });
+    } else tell({ kind: "signal", name });
   }, undefined);
   const owner = ownIdentity();
   const recording = record(plan, owner);
   try {
     const running = forward(plan, driver, {
-      controls(listener) {
-        listeners.add(listener);
-        return () => listeners.delete(listener);
-      },
+      controls,
       env: (name) => Deno.env.get(name),
       report: (event) => {
         if (event.kind === "started") containers.push(event.container);
@@ -86,8 +84,7 @@ export async function runForwards(
     }
     return 0;
   } catch (error) {
-    const code = error instanceof CdebugError ? error.exitCode : EXIT.failure;
-    await recording.end({ kind: "failed", code, message: reason(error) });
+    await recording.fail(error);
     throw error;
   } finally {
     stopListening();
@@ -143,19 +140,7 @@ function sentenceOf(
       return event.recreated
         ? `"${event.target}" is another one now, of the same name`
         : `"${event.target}" runs again`;
-    case "left":
-    case "pulling":
-    case "pull-progress":
-    case "pulled":
-    case "started":
-    case "target-stopped":
-    case "ended":
-    case "layer":
-    case "export-progress":
-    case "left-out":
-    case "unreadable":
-    case "omitted":
-    case "exported":
+    default: // told by the printer of all sessions, or not at all
       return undefined;
   }
 }

@@ -2,7 +2,7 @@
 
 import type { Driver, Streams } from "../driver.ts";
 import { Cancelled, CdebugError, EXIT, printable, reason } from "../errors.ts";
-import { type Control, type Event, execute, type SignalName, SIGNALS } from "../executor.ts";
+import { type Context, type Control, type Event, execute, type SignalName, SIGNALS } from "../executor.ts";
 import { record } from "../history.ts";
 import { ownIdentity } from "../owner.ts";
 import type { Plan } from "../plan.ts";
@@ -45,8 +45,7 @@ export async function runPlan(plan: Plan, driver: Driver, options: RunOptions): 
     });
   }
 
-  const listeners = new Set<(control: Control) => void>();
-  const tell = (control: Control) => listeners.forEach((listener) => listener(control));
+  const { controls, tell } = newControls();
   const containers: string[] = [];
   const printer = newPrinter(options.quiet);
   let restoreTerminal = () => {};
@@ -94,10 +93,7 @@ export async function runPlan(plan: Plan, driver: Driver, options: RunOptions): 
   try {
     const running = execute(plan, driver, {
       streams,
-      controls(listener) {
-        listeners.add(listener);
-        return () => listeners.delete(listener);
-      },
+      controls,
       env: (name) => Deno.env.get(name),
       report,
       owner,
@@ -116,14 +112,28 @@ export async function runPlan(plan: Plan, driver: Driver, options: RunOptions): 
     }
     return outcome.code;
   } catch (error) {
-    const code = error instanceof CdebugError ? error.exitCode : EXIT.failure;
-    await recording.end({ kind: "failed", code, message: reason(error) });
+    await recording.fail(error);
     throw error;
   } finally {
     restoreTerminal();
     printRemark();
     stopListening();
   }
+}
+
+/** What the user does, for those who run a session: `tell` tells all that listen through `controls`. */
+export function newControls(): {
+  readonly controls: Context["controls"];
+  tell(control: Control): void;
+} {
+  const listeners = new Set<(control: Control) => void>();
+  return {
+    controls(listener) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+    tell: (control) => listeners.forEach((listener) => listener(control)),
+  };
 }
 
 /** Calls back for each signal of the user's, with how many of its name have come. */

@@ -2,8 +2,8 @@
 # The script of a forwarder: sh -c 'eval "$CDEBUG_SCRIPT"' cdebug MODE [ARG...]
 #
 #   serve RELAY [LISTENER OPTIONS FROM TO]...
-#             the sidecar's main process: a `RELAY OPTIONS FROM TO` for each, of which RELAY is socat or its like, `ready` on stdout when all of them
-#             listen. Ends with its stdin, which cdebug holds, and all of them with it.
+#             the sidecar's main process: a `RELAY OPTIONS FROM TO` for each, of which RELAY is socat or its like,
+#             `ready` on stdout when all of them listen. Ends with its stdin, which cdebug holds, and all of them with it.
 #   hold RELAY [LISTENER OPTIONS FROM TO]...
 #             the same without a stdin, until SIGTERM.
 #   join OPTIONS ADDRESS
