@@ -165,9 +165,9 @@ announce() {
   exec socat -b 65536 -t 86400 FD:0,shut-down "UNIX-LISTEN:$c_path,accept-timeout=30"
 }
 
+# The socket is just being made: it may not be there yet, or there and not listened on.
 connection() {
-  poll 500 [ -S "$2" ] || fail "Cannot join the connection: it is gone"
-  join "$1" "UNIX-CONNECT:$2"
+  join "$1" "UNIX-CONNECT:$2,retry=200,interval=0.05"
 }
 
 dial() {

@@ -115,10 +115,6 @@ for (const place of PLACES) {
       await using forwarding = session;
       // What each answers to is its own number.
       const atOnce = isLight(way) ? 1000 : 100;
-      // A defect that README tells of: one of those that come back from runc at once by processes gets lost.
-      const lost = place === "runc" && way === "reverse by stream" ? 1 : 0;
-      const assertAnswered = (found: number, asked: number) =>
-        assert(found <= asked && found >= asked - lost, `${way}: ${found} of ${asked} were answered`);
       const clients = new URL("forward_clients.ts", import.meta.url).pathname;
       const endpoint = inside ? "127.0.0.1:9000" : forwarding.endpoints[0]!;
       const ask = async (...args: string[]) => {
@@ -128,12 +124,12 @@ for (const place of PLACES) {
         ];
         return JSON.parse(await run(program!, rest)).answered;
       };
-      assertAnswered(await ask("at-once", String(atOnce)), atOnce);
+      assertEquals(await ask("at-once", String(atOnce)), atOnce, way);
       // The engine's own connections are kept for a while.
       if (isLight(way)) await poll(async () => assert(await descriptors(session.pid) < 60, way));
       const before = await descriptors(session.pid);
       const inTurn = !isLight(way) ? 100 : ["docker", "root"].includes(place) ? 10_000 : 1000;
-      assertAnswered(await ask("in-turn", String(inTurn)), inTurn);
+      assertEquals(await ask("in-turn", String(inTurn)), inTurn, way);
       await poll(async () => {
         const now = await descriptors(session.pid);
         assert(now <= before + 5, `${way}: ${before} descriptors, then ${now}`);
