@@ -21,13 +21,16 @@ const OWN = "/.cdebug";
 /** The first of the ports that forwarders listen on for the engine: any would do, in a network of their own. */
 const FIRST_PORT = 20000;
 
+/** A side that has closed its half waits for the other's answer, as long as TCP would: for ever. */
+const PATIENCE = "-t 86400";
+/** Half as fast again as with smaller blocks, between TCP and cdebug, which always takes both directions. */
+const LARGE_BLOCKS = `-b 262144 ${PATIENCE}`;
 /**
- * Large blocks, a quarter faster than socat's own of 8 KiB; but not larger than what a UNIX socket takes at once when it
- * takes anything, because two socats that wait for each other to take the rest would wait for ever. Source:
- * unix_writable() of linux/net/unix/af_unix.c: a quarter of its buffer of 208 KiB is used at most. A side that has
- * closed its half waits for the other's answer, as long as TCP would: for ever.
+ * Not larger than what a UNIX socket takes at once when it takes anything: two socats that wait for each other to take
+ * the rest would wait for ever. Source: unix_writable() of linux/net/unix/af_unix.c: a quarter of its buffer of 208 KiB
+ * is used at most.
  */
-const STREAM_OPTIONS = "-b 65536 -t 86400";
+const SMALL_BLOCKS = `-b 65536 ${PATIENCE}`;
 /** Sessions of datagrams end when nothing has come for a minute. */
 const DATAGRAM_OPTIONS = "-b 65536 -T 60";
 
@@ -265,11 +268,11 @@ function findWay(
           ? "each connection is announced, and joined by a process in the sidecar"
           : "the sidecar and cdebug share a UNIX socket",
         sidecar: FORWARDER,
-        ...streamed ? { exec: ["connection", STREAM_OPTIONS] } : { socket: exchanged },
+        ...streamed ? { exec: ["connection", SMALL_BLOCKS] } : { socket: exchanged },
       },
       listener: [
         waitFor(protocol, inside(listen, target)),
-        protocol === "udp" ? DATAGRAM_OPTIONS : STREAM_OPTIONS,
+        optionsOf(protocol, !streamed && !isSocket(listen)),
         listenAddress(protocol, inside(listen, target)),
         protocol === "udp"
           ? scriptAddress(`packets ${onward}`)
@@ -310,12 +313,12 @@ function findWay(
             ? "the engine is on this machine: a UNIX socket joins cdebug and the sidecar"
             : "the engine publishes no ports here: each connection is a process in the sidecar"),
         sidecar: FORWARDER,
-        ...relayed ? { socket: exchanged } : { exec: ["join", STREAM_OPTIONS, streamTo] },
+        ...relayed ? { socket: exchanged } : { exec: ["join", SMALL_BLOCKS, streamTo] },
       },
       ...relayed && {
         listener: [
           `unix ${exchanged}`,
-          protocol === "udp" ? DATAGRAM_OPTIONS : STREAM_OPTIONS,
+          optionsOf(protocol, !isSocket(destination)),
           unixListen(exchanged),
           streamTo,
         ],
@@ -337,7 +340,7 @@ function findWay(
     port,
     listener: [
       waitFor(protocol, { host: "0.0.0.0", port }),
-      protocol === "udp" ? DATAGRAM_OPTIONS : STREAM_OPTIONS,
+      optionsOf(protocol, chosen === "direct"),
       listenAddress(protocol, { host: "0.0.0.0", port }),
     ],
   };
@@ -369,9 +372,15 @@ function findWay(
       reason: chosenBecause ?? "only the target itself gets there, and the engine publishes a port",
       sidecar: FORWARDER,
     },
-    listener: [`unix ${joint}`, published.listener[1]!, `${unixListen(joint)}${packets}`, to],
+    listener: [`unix ${joint}`, optionsOf(protocol, false), `${unixListen(joint)}${packets}`, to],
     published: { port, listener: [...published.listener, `UNIX-CONNECT:${joint}${packets}`] },
   };
+}
+
+/** socat's. Where it meets no UNIX socket but cdebug's, blocks may be large. */
+function optionsOf(protocol: Forward["protocol"], large: boolean): string {
+  if (protocol === "udp") return DATAGRAM_OPTIONS;
+  return large ? LARGE_BLOCKS : SMALL_BLOCKS;
 }
 
 /** The target's address that a connection would go to, if it is one. */
