@@ -20,7 +20,8 @@ export const flags = {
 const help = `Usage: cdebug cache [FLAGS] [prune]
 
 Lists the layers that registries have given, and the images that are unpacked as toolkits for processes: they are
-kept in the user's cache, for the next time. prune removes them, or what has not been used for longest.
+kept in the user's cache, for the next time. prune removes them, or what has not been used for longest, but nothing
+that is being fetched, and no toolkit of a session that runs.
 
 Examples:
   cdebug cache

@@ -152,7 +152,7 @@ export async function listCache(): Promise<Cached[]> {
 
 /**
  * Removes what has not been used for longest until the rest has at most `limit` bytes, and what broke off
- * more than a day ago; but nothing that is being fetched. Returns what is removed. Throws CdebugError if it
+ * more than a day ago; but nothing that is being fetched, and no toolkit of a session that runs. Returns what is removed. Throws CdebugError if it
  * cannot.
  */
 export async function pruneCache(limit: number): Promise<Cached[]> {
@@ -186,12 +186,24 @@ async function remove({ path, partial }: Cached, isStale: boolean): Promise<bool
     return true;
   }
   // Nothing tells whether it is being unpacked just now.
-  if (partial && !isStale) return false;
+  if (partial && !isStale || await isMounted(path)) return false;
   // At once: nobody is to find half of a toolkit.
   const gone = path.replace(/[^/]*$/, PART + crypto.randomUUID());
   await Deno.rename(path, gone);
   await removeDirectory(gone);
   return true;
+}
+
+/** Whether a session has a toolkit mounted, as far as this user can see. Source: proc_pid_mountinfo(5). */
+async function isMounted(toolkit: string): Promise<boolean> {
+  // Without what is before: other characters may be escaped there.
+  const name = toolkit.slice(toolkit.lastIndexOf("/toolkits/"));
+  for (const pid of await filesIn("/proc")) {
+    if (!/^\d+$/.test(pid)) continue;
+    const mounts = await Deno.readTextFile(`/proc/${pid}/mountinfo`).catch(() => ""); // it has ended
+    if (mounts.includes(name)) return true;
+  }
+  return false;
 }
 
 /** Removes a directory with all that is in it, also where an image says that nobody may write. */
@@ -234,16 +246,22 @@ async function filesIn(directory: string): Promise<string[]> {
   }
 }
 
-/** What the files below a directory have, in bytes, as far as they may be looked at. */
+/** What the files below a directory have, in bytes, as far as they may be looked at, and have names that are text. */
 async function sizeOf(directory: string): Promise<number> {
+  const unseen = (error: unknown) => {
+    if (error instanceof Deno.errors.PermissionDenied || error instanceof Deno.errors.NotFound) return 0;
+    throw error;
+  };
   let size = 0;
   try {
     for await (const { name, isDirectory } of Deno.readDir(directory)) {
       const path = `${directory}/${name}`;
-      size += isDirectory ? await sizeOf(path) : (await Deno.lstat(path)).size;
+      size += isDirectory
+        ? await sizeOf(path)
+        : await Deno.lstat(path).then(({ size }) => size).catch(unseen);
     }
   } catch (error) {
-    if (!(error instanceof Deno.errors.PermissionDenied)) throw error;
+    unseen(error);
   }
   return size;
 }
