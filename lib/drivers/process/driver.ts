@@ -4,7 +4,7 @@ import type { Driver, EngineDescription } from "../../driver.ts";
 import { CdebugError } from "../../errors.ts";
 import { identityOf, ownerState } from "../../owner.ts";
 import type { Candidate, Target } from "../../target.ts";
-import { archive, mountsOf } from "./files.ts";
+import { archive, type Files, mountsOf } from "./files.ts";
 import { findContainer, listContainers, type Runtime, versionOf } from "./oci.ts";
 import {
   allPids,
@@ -121,8 +121,8 @@ export function openProcesses(engine: ProcessEngine, address: string | undefined
 }
 
 /** Where a target's files are. Those of a process are gone with it. */
-function filesOf({ id, image, state }: Target): string {
-  return state === "stopped" ? image : `/proc/${pidOf(id)}/root`;
+function filesOf({ id, image, state }: Target): Files {
+  return state === "stopped" ? { root: image } : { root: `/proc/${pidOf(id)}/root`, pid: pidOf(id) };
 }
 
 /** Containers; for `pid` whatever has a PID namespace of its own, by its main process. */

@@ -3,8 +3,8 @@
 import type { ArchiveOptions } from "../../driver.ts";
 import { CdebugError } from "../../errors.ts";
 import type { Target } from "../../target.ts";
-import { readMounts } from "./proc.ts";
-import { findTool } from "./tools.ts";
+import { isForeign, readMounts, rootOf } from "./proc.ts";
+import { findTool, nsenter } from "./tools.ts";
 
 /** File systems of the kernel's own: nothing in them is kept. */
 const KERNEL = new Set([
@@ -36,14 +36,20 @@ export function mountsOf(pid: number): string[] {
   ].sort();
 }
 
+/** Where files are, and whose they are: a process, as long as it runs. */
+export interface Files {
+  readonly root: string;
+  readonly pid?: number;
+}
+
 /**
- * What is below `root`, as `Driver.archive` has it. Nothing that the target does meanwhile leads tar out of there: it
+ * What is below a root, with the owners that it has in the user namespace of its process, as `Driver.archive` has it. Nothing that the target does meanwhile leads tar out of there: it
  * goes from directory to directory by descriptors, and follows no link. Source: GNU tar, "--one-file-system", and
  * openat_nofollow of its create.c.
  */
 export async function* archive(
   target: Target,
-  root: string,
+  { root, pid }: Files,
   { path, signal, complain }: ArchiveOptions,
 ): AsyncIterable<Uint8Array<ArrayBuffer>> {
   const program = findTool("tar");
@@ -53,8 +59,11 @@ export async function* archive(
     });
   }
   const [, above, name] = /^(.*?)\/?([^/]*)$/.exec(path ?? "/")!;
-  const child = new Deno.Command(program, {
+  const isMapped = pid !== undefined && isForeign(pid, "user") && rootOf(pid) !== undefined;
+  const [first, ...words] = [...isMapped ? nsenter(new Set(["user"]), pid) : [], program];
+  const child = new Deno.Command(first!, {
     args: [
+      ...words,
       ...[
         "--create",
         "--file=-",
@@ -104,7 +113,8 @@ export async function* archive(
     if (
       code > 2 ||
       said.some((line) =>
-        /Cannot (chdir|open): (No such process|No such file)/.test(line) && line.includes(root)
+        /Cannot (chdir|open): (No such process|No such file)/.test(line) && line.includes(root) ||
+        line.startsWith("nsenter: ")
       )
     ) {
       throw new CdebugError(

@@ -19,7 +19,7 @@ import {
 } from "./proc.ts";
 import { hasProgram, layOut } from "./root.ts";
 import script from "./sidecar.sh" with { type: "text" };
-import { tool } from "./tools.ts";
+import { nsenter, tool } from "./tools.ts";
 
 /** Shows in `ps` what these processes are, and finds them again. */
 export const SIDECAR_COMMAND = 'eval "$CDEBUG_SIDECAR"';
@@ -241,21 +241,6 @@ function namespacesOf(
     joined: new Set(shared.filter((kind) => isForeign(pid, kind))),
     fresh: kinds.filter(([name]) => namespaces[name] === "own").map(([, kind]) => kind),
   };
-}
-
-/** The words before a command that put it into namespaces of a process; none where there are none. */
-function nsenter(kinds: ReadonlySet<Kind>, pid: number, sidecar: boolean): string[] {
-  if (kinds.size === 0) return [];
-  return [
-    tool("nsenter"),
-    ...[...kinds].map((kind) =>
-      `--${kind === "mnt" ? "mount" : kind}=/proc/${pid}/ns/${
-        sidecar && kind === "pid" ? "pid_for_children" : kind
-      }`
-    ),
-    // Root there, although this process may be nobody; its groups have to stay.
-    ...kinds.has("user") && !maySetGroups(pid) ? ["--preserve-credentials", "--setuid=0"] : [],
-  ];
 }
 
 /** The words before a command that run it beside the script of a sidecar, in the namespaces that this one has entered. */

@@ -3,6 +3,7 @@
 import { DEFAULT_SOURCE, type Location } from "../../driver.ts";
 import { CdebugError } from "../../errors.ts";
 import type { Relay } from "../../target.ts";
+import { type Kind, maySetGroups } from "./proc.ts";
 
 /** Where programs are looked for. */
 export const SEARCH_PATH = searchPath(Deno.env.get("PATH"));
@@ -14,6 +15,24 @@ export function tool(name: string): string {
   throw new CdebugError(`Cannot debug processes: "${name}" is not on PATH`, {
     hint: "install util-linux (Debian, Ubuntu: apt-get install util-linux; Alpine: apk add util-linux)",
   });
+}
+
+/**
+ * The words before a command that put it into namespaces of a process; none where there are none. Of a sidecar, its
+ * PID namespace is that of what it starts.
+ */
+export function nsenter(kinds: ReadonlySet<Kind>, pid: number, sidecar = false): string[] {
+  if (kinds.size === 0) return [];
+  return [
+    tool("nsenter"),
+    ...[...kinds].map((kind) =>
+      `--${kind === "mnt" ? "mount" : kind}=/proc/${pid}/ns/${
+        sidecar && kind === "pid" ? "pid_for_children" : kind
+      }`
+    ),
+    // Root there, although this process may be nobody; its groups have to stay.
+    ...kinds.has("user") && !maySetGroups(pid) ? ["--preserve-credentials", "--setuid=0"] : [],
+  ];
 }
 
 /** As `tool`; undefined if it is not on PATH. */
