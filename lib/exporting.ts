@@ -151,7 +151,7 @@ class Export {
         const entry = await source.next();
         if (entry) {
           this.#entries++;
-          this.#tellProgress(`/${entry.path}`);
+          this.#tellProgress(entry.path);
         }
         return entry;
       },
@@ -185,7 +185,7 @@ class Export {
       kind: "export-progress",
       entries: this.#entries,
       bytes: this.#bytes,
-      ...path !== undefined && { path },
+      ...path !== undefined && { path: `/${shown(path)}` },
     });
   }
 
