@@ -43,6 +43,19 @@ export const BARE = "cdebug-test/bare";
 export const MAIN = new URL("../../main.ts", import.meta.url).pathname;
 export const CDEBUG = [Deno.execPath(), "run", "-A", MAIN];
 
+/**
+ * Copies cdebug into a directory, for users who may read no other: the originals may be in a home that is closed to
+ * them. Returns the words that run it.
+ */
+export async function copyCdebug(directory: string): Promise<string[]> {
+  await Deno.copyFile(Deno.execPath(), `${directory}/deno`);
+  const sources = ["main.ts", "deno.json", "lib", "plans"].map((name) =>
+    new URL(name, `file://${MAIN}`).pathname
+  );
+  await run("cp", ["-r", ...sources, directory]);
+  return [`${directory}/deno`, "run", "-A", "--no-lock", `${directory}/main.ts`];
+}
+
 export interface Result {
   readonly code: number;
   readonly stdout: string;

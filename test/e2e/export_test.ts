@@ -2,11 +2,23 @@
 
 import { assert, assertEquals, assertIncludes } from "../assert.ts";
 import { exists, poll, run } from "../engines/debian.ts";
+import { asOwner } from "../engines/podman.ts";
 import { startTarget } from "../engines/process.ts";
-import { pushImage, startRegistry } from "../engines/registry.ts";
-import { startRunc } from "../engines/runc.ts";
+import { pushImage, type Registry, startRegistry } from "../engines/registry.ts";
+import { type RuncContainer, startRunc } from "../engines/runc.ts";
+import type { LocalTarget } from "../engines/target.ts";
 import { type Temporary, temporaryDirectory } from "../temporary.ts";
-import { CDEBUG, cdebug, engineOf, IMAGE_ENGINES, liveTest, spawn, target, userEnv } from "./engine.ts";
+import {
+  CDEBUG,
+  cdebug,
+  copyCdebug,
+  engineOf,
+  IMAGE_ENGINES,
+  liveTest,
+  spawn,
+  target,
+  userEnv,
+} from "./engine.ts";
 import { differences, makeDebian, manifestOf, manifestOfArchive } from "./export.ts";
 import { localTest } from "./local.ts";
 
@@ -15,6 +27,28 @@ const DEBIAN = "cdebug-test/debian";
 /** What engines put into a container, or mount there; and what a container that runs has changed. */
 const ENGINES_OWN =
   /^(|\.dockerenv|dev(\/.*)?|proc|sys|run|run\/\.containerenv|etc|etc\/(hosts|hostname|resolv\.conf|mtab))$/;
+
+/** How GNU tar writes all that a file has, but when it was read and its inode changed. */
+const ALL_OF_IT = [
+  ...["--xattrs", "--xattrs-include=*", "--format=posix", "--pax-option=delete=atime,delete=ctime"],
+];
+
+/** What is mounted in targets of the kernel's and runc's, or runs there. */
+const MOUNTED = /^(|dev(\/.*)?|proc|sys|server)$/;
+
+/** A Debian that runs without an engine's daemon. */
+async function startDebian(place: "root" | "runc"): Promise<LocalTarget | RuncContainer> {
+  const debian = await makeDebian();
+  const fill = async (root: string) => void await run("cp", ["-a", `${debian}/.`, root]);
+  return place === "root" ? await startTarget({ fill }) : await startRunc({ runtime: "runc", fill });
+}
+
+/** How a target that takes no engine's daemon is named. */
+function named(started: LocalTarget | RuncContainer): { ref: string; flags: string[] } {
+  return "state" in started
+    ? { ref: `runc://${started.id}`, flags: ["--runtime", started.state] }
+    : { ref: `pid://${started.pid}`, flags: [] };
+}
 
 /** Whether nothing of a failed export is there. */
 async function isEmpty(directory: string): Promise<boolean> {
@@ -27,14 +61,28 @@ async function importDebian(engine: typeof IMAGE_ENGINES[number], directory: Tem
   const root = await makeDebian();
   if (!await client(["image", "inspect", DEBIAN]).then(() => true, () => false)) {
     const archive = `${directory.path}/debian.tar`;
-    await run("tar", [
-      ...["-C", root, "--xattrs", "--xattrs-include=*", "--format=posix"],
-      ...["--pax-option=delete=atime,delete=ctime", "-cf", archive, "."],
-    ]);
+    await run("tar", ["-C", root, ...ALL_OF_IT, "-cf", archive, "."]);
     await client(["import", "-c", "CMD sleep 1000000", archive, DEBIAN]);
     await Deno.remove(archive);
   }
   return root;
+}
+
+/** The same as an image of a registry's, and its truth. */
+async function pushDebian(
+  registry: Registry,
+  directory: Temporary,
+): Promise<{ image: string; truth: string[] }> {
+  const debian = await makeDebian();
+  const archive = `${directory.path}/layer.tar.gz`;
+  await run("tar", ["-C", debian, ...ALL_OF_IT, "-czf", archive, "."]);
+  await pushImage(registry, "shop/debian:1", [await Deno.readFile(archive)]);
+  return { image: `${registry.address}/shop/debian:1`, truth: await manifestOf(debian) };
+}
+
+/** The text of Docker's config.json after a login. */
+function loginOf({ address, username, password }: Registry): string {
+  return JSON.stringify({ auths: { [address]: { auth: btoa(`${username}:${password}`) } } });
 }
 
 /** What engines tell of containers: no attributes but file capabilities, and whole seconds. */
@@ -135,30 +183,43 @@ for (const engine of IMAGE_ENGINES) {
 for (const place of ["root", "runc"] as const) {
   localTest(`export: ${place}: a Debian comes out as it went in`, async () => {
     await using directory = await temporaryDirectory();
-    const debian = await makeDebian();
-    const fill = async (root: string) => void await run("cp", ["-a", `${debian}/.`, root]);
-    await using started = place === "root"
-      ? await startTarget({ fill })
-      : await startRunc({ runtime: "runc", fill });
-    const name = "id" in started ? started.id as string : String(started.pid);
-    const flags = "state" in started ? ["--runtime", started.state as string] : [];
+    await using started = await startDebian(place);
+    const { ref, flags } = named(started);
     const out = `${directory.path}/out`;
-    const ref = `${place === "root" ? "pid" : "runc"}://${name}`;
     const truth = await manifestOf(started.root);
-    const mounted = /^(|dev(\/.*)?|proc|sys|server)$/;
     const { code, stderr } = await cdebug(["export", ref, ...flags, "-o", out]);
     assertEquals(code, 0, stderr);
-    assertEquals(differences(await manifestOf(out), truth, mounted).slice(0, 5), []);
+    assertEquals(differences(await manifestOf(out), truth, MOUNTED).slice(0, 5), []);
 
     if (!("state" in started)) return;
-    await run("runc", ["--root", flags[1]!, "kill", name, "KILL"]);
+    await started.client(["kill", started.id, "KILL"]);
     await poll(async () => assertEquals((await cdebug(["exec", ref, ...flags, "true"])).code, 125));
     await Deno.remove(out, { recursive: true });
     const stopped = await cdebug(["export", ref, ...flags, "-o", out]);
     assertEquals(stopped.code, 0, stopped.stderr);
-    assertEquals(differences(await manifestOf(out), truth, mounted).slice(0, 5), []);
+    assertEquals(differences(await manifestOf(out), truth, MOUNTED).slice(0, 5), []);
   }, place);
 }
+
+localTest("export: runc: owners and file capabilities are those of the target's user namespace", async () => {
+  await using directory = await temporaryDirectory();
+  await using started = await startRunc({ runtime: "runc", mapTo: 200_000 });
+  const file = `${started.root}/file`;
+  await Deno.writeTextFile(file, "");
+  await Deno.chown(file, 200_033, 200_034);
+  await run("setcap", ["-n", "200000", "cap_net_raw+ep", file]);
+  const { ref, flags } = named(started);
+  const out = `${directory.path}/out`;
+  const { code, stderr } = await cdebug(["export", ref, ...flags, "-o", out]);
+  assertEquals(code, 0, stderr);
+  const owners = async (path: string) => {
+    const { uid, gid } = await Deno.stat(path);
+    return [uid, gid];
+  };
+  assertEquals(await owners(`${out}/file`), [33, 34]);
+  assertEquals(await owners(`${out}/server`), [0, 0]);
+  assertIncludes(await run("getcap", ["-n", `${out}/file`]), "cap_net_raw=ep\n");
+}, "runc");
 
 localTest("export: from a registry, and as a process's toolkit, without an engine", async () => {
   await using directory = await temporaryDirectory();
@@ -173,23 +234,8 @@ localTest("export: from a registry, and as a process's toolkit, without an engin
     },
     ...{ DOCKER_CONFIG: path, XDG_CACHE_HOME: `${path}/cache`, DENO_DIR: denoDir },
   };
-  const auth = btoa(`${registry.username}:${registry.password}`);
-  await Deno.writeTextFile(
-    `${path}/config.json`,
-    JSON.stringify({ auths: { [registry.address]: { auth } } }),
-  );
-  const debian = await makeDebian();
-  const layer = `${path}/layer.tar.gz`;
-  const options = [
-    "--xattrs",
-    "--xattrs-include=*",
-    "--format=posix",
-    "--pax-option=delete=atime,delete=ctime",
-  ];
-  await run("tar", ["-C", debian, ...options, "-czf", layer, "."]);
-  await pushImage(registry, "shop/debian:1", [await Deno.readFile(layer)]);
-  const image = `${registry.address}/shop/debian:1`;
-  const truth = await manifestOf(debian);
+  await Deno.writeTextFile(`${path}/config.json`, loginOf(registry));
+  const { image, truth } = await pushDebian(registry, directory);
 
   const exported = await cdebug([
     "export",
@@ -225,6 +271,19 @@ localTest("export: from a registry, and as a process's toolkit, without an engin
     });
     assertEquals([ran.code, ran.stdout], [0, "/server\n42"], ran.stderr);
   }
+  // What a session runs on stays, and goes with the next prune.
+  const session = spawn(["exec", "-i", "--image", image, ref, "sh"], { env, stdin: "" });
+  const input = session.stdin.getWriter();
+  const output = session.stdout.pipeThrough(new TextDecoderStream()).getReader();
+  await input.write(new TextEncoder().encode("echo ready\n"));
+  assertEquals((await output.read()).value, "ready\n");
+  const prune = async () => await cdebug(["cache", "prune"], { env });
+  assert(!(await prune()).stdout.includes("toolkit"));
+  await input.write(new TextEncoder().encode("perl -e 'print 6*7'\n"));
+  await input.close();
+  assertEquals((await output.read()).value, "42");
+  await Promise.all([output.cancel(), session.stderr.cancel(), session.status]);
+  assertIncludes((await prune()).stdout, "toolkit");
   const missing = await cdebug(["exec", "--image", `${image}2`, ref, "true"], { env });
   assertEquals(missing.code, 125);
   assertIncludes(missing.stderr, "there is no such image");
@@ -235,6 +294,118 @@ localTest("export: from a registry, and as a process's toolkit, without an engin
   assertEquals(gone.code, 125);
   assertEquals(await exists(`${path}/x`), false);
 }, "root");
+
+/** The fields of a manifest's lines that are not as they were, by what the report calls that. */
+const FIELDS: Readonly<Record<string, readonly string[]>> = {
+  owner: ["uid", "gid"],
+  mode: ["mode"],
+  attribute: ["xattrs"],
+};
+
+localTest("export: an ordinary user gets all but what the report lists", async () => {
+  await using directory = await temporaryDirectory();
+  await using home = await temporaryDirectory();
+  await using registry = await startRegistry();
+  const { image, truth } = await pushDebian(registry, directory);
+  await Deno.mkdir(`${home.path}/.docker`);
+  await Deno.writeTextFile(`${home.path}/.docker/config.json`, loginOf(registry));
+  const copy = await copyCdebug(home.path);
+  await run("chown", ["-R", "12345:12345", home.path]);
+  const words = [...copy, "export", `image://${image}`, "-o", `${home.path}/out`];
+  const [program, ...args] = await asOwner(home.path, words);
+  await run(program!, args);
+
+  type Line = Record<string, unknown> & { path: string };
+  const found = new Map<string, Line>();
+  for (const line of await manifestOf(`${home.path}/out`)) found.set(JSON.parse(line).path, JSON.parse(line));
+  const report = JSON.parse(await Deno.readTextFile(`${home.path}/out.cdebug-export.json`));
+  assertEquals(report.unreadable, []);
+  const listed = new Map<string, Set<string>>();
+  for (const { path, what } of report.omissions as { path: string; what: string }[]) {
+    listed.set(path, (listed.get(path) ?? new Set()).add(what));
+  }
+  // A file that has more names is listed by its first.
+  const byFile = new Map<number, Set<string>>();
+  const fileOf = (path: string) =>
+    Deno.lstat(`${home.path}/out/${path}`).then(({ ino }) => ino ?? 0, () => undefined);
+  for (const [path, what] of listed) {
+    const file = await fileOf(path);
+    if (file !== undefined) byFile.set(file, what);
+  }
+  const differs: string[] = [];
+  for (const wanted of truth.map((line) => JSON.parse(line) as Line)) {
+    const { path } = wanted;
+    const what = listed.get(path) ?? new Set();
+    const got = found.get(path);
+    if (got === undefined && what.has("device")) continue;
+    const may = [...what, ...byFile.get(await fileOf(path) ?? 0) ?? []].flatMap((what) => FIELDS[what] ?? []);
+    for (const field of Object.keys({ ...wanted, ...got })) {
+      if (JSON.stringify(wanted[field]) === JSON.stringify(got?.[field]) || may.includes(field)) continue;
+      differs.push(`${path}: ${field}`);
+    }
+  }
+  assertEquals(differs.slice(0, 5), []);
+  const names = new Set(truth.map((line) => JSON.parse(line).path));
+  assertEquals([...listed.keys()].filter((path) => !names.has(path)), []);
+  assert(listed.get("special/null")!.has("device") && listed.get("special/capable")!.has("attribute"));
+  assert(listed.get("special/setuid")!.has("mode") && listed.get("special/setuid")!.has("owner"));
+}, "root");
+
+/** What may happen to a target while it is read. */
+async function endInTheMiddle(ref: string, flags: readonly string[], end: () => Promise<unknown>) {
+  await using directory = await temporaryDirectory();
+  const child = spawn(["export", ref, ...flags, "-o", `${directory.path}/out.tar.gz`]);
+  const output = child.output();
+  await poll(async () => {
+    const [made] = await Array.fromAsync(Deno.readDir(directory.path));
+    assert((await Deno.stat(`${directory.path}/${made!.name}`)).size > 1024 * 1024);
+  });
+  assertEquals(await exists(`${directory.path}/out.tar.gz`), false, "it has ended before");
+  await end();
+  const { code, stderr } = await output;
+  const text = new TextDecoder().decode(stderr);
+  if (code !== 0) {
+    assertEquals(code, 125, text);
+    assertIncludes(text, "Cannot read the files of");
+    assert(await isEmpty(directory.path));
+    return undefined;
+  }
+  using file = await Deno.open(`${directory.path}/out.tar.gz`);
+  return await manifestOfArchive(file.readable.pipeThrough(new DecompressionStream("gzip")));
+}
+
+for (const engine of IMAGE_ENGINES) {
+  for (const command of [["kill"], ["rm", "-f"]]) {
+    liveTest(
+      `export: ${engine}: ${command[0]} of the target in the middle leaves all or nothing`,
+      async () => {
+        await using directory = await temporaryDirectory();
+        const truth = await manifestOf(await importDebian(engine, directory));
+        const { client } = engineOf(engine)!;
+        const name = `export-${crypto.randomUUID().slice(0, 8)}`;
+        await client(["run", "-d", "--name", name, DEBIAN]);
+        try {
+          const found = await endInTheMiddle(`${engine}://${name}`, [], () => client([...command, name]));
+          if (!found) return;
+          assertEquals(differences(asEnginesTell(found), asEnginesTell(truth), ENGINES_OWN).slice(0, 5), []);
+        } finally {
+          await client(["rm", "-f", name]).catch(() => {});
+        }
+      },
+      engine,
+    );
+  }
+}
+
+for (const place of ["root", "runc"] as const) {
+  localTest(`export: ${place}: a kill of the target in the middle leaves all or nothing`, async () => {
+    await using started = await startDebian(place);
+    const { ref, flags } = named(started);
+    const truth = await manifestOf(started.root);
+    const found = await endInTheMiddle(ref, flags, () => run("kill", ["-KILL", String(started.pid)]));
+    if (found) assertEquals(differences(found, truth, MOUNTED).slice(0, 5), []);
+  }, place);
+}
 
 liveTest("export: what is in the way is refused, and what fails leaves nothing", async () => {
   await using directory = await temporaryDirectory();

@@ -7,10 +7,10 @@ import { asOwner, rootlessDir } from "../engines/podman.ts";
 import {
   BARE,
   cdebug,
+  copyCdebug,
   engineOf,
   idOf,
   liveTest,
-  MAIN,
   ORDINARY,
   rootOf,
   sidecarsOf,
@@ -201,15 +201,8 @@ podmanTest("over ssh, and by a connection's name", async ({ engine, env }) => {
 liveTest("rootless: a user finds the own socket, and a target that keeps the user's ID", async () => {
   await using web = await target({ engine: "rootless", run: ["--userns", "keep-id"] });
   const dir = rootlessDir(engineOf("rootless")!.host);
-  // Copies, because the originals may be in a home that is closed to others.
-  await Deno.copyFile(Deno.execPath(), `${dir}/deno`);
-  const sources = ["main.ts", "deno.json", "lib", "plans"].map((name) =>
-    new URL(name, `file://${MAIN}`).pathname
-  );
-  await run("cp", ["-r", ...sources, dir]);
   const show = ["sh", "-c", "cat /etc/os-release; id -u; stat -c %u /proc/1"];
-  const command = [`${dir}/deno`, "run", "-A", "--no-lock", `${dir}/main.ts`, "exec", web.ref, ...show];
-  const [program, ...args] = await asOwner(dir, command);
+  const [program, ...args] = await asOwner(dir, [...await copyCdebug(dir), "exec", web.ref, ...show]);
   const { uid } = await Deno.stat(dir);
   assertEquals(await run(program!, args), `ID=debian\nNAME=ordinary\n0\n${uid}\n`);
 }, "rootless");
