@@ -21,16 +21,20 @@ const OWN = "/.cdebug";
 /** The first of the ports that forwarders listen on for the engine: any would do, in a network of their own. */
 const FIRST_PORT = 20000;
 
-/** A side that has closed its half waits for the other's answer, as long as TCP would: for ever. */
-const PATIENCE = "-t 86400";
-/** Half as fast again as with smaller blocks, between TCP and cdebug, which always takes both directions. */
-const LARGE_BLOCKS = `-b 262144 ${PATIENCE}`;
 /**
- * Not larger than what a UNIX socket takes at once when it takes anything: two socats that wait for each other to take
- * the rest would wait for ever. Source: unix_writable() of linux/net/unix/af_unix.c: a quarter of its buffer of 208 KiB
- * is used at most.
+ * Large blocks, a third faster than those of 64 KiB. A side that has closed its half waits for the other's answer, as
+ * long as TCP would: for ever.
  */
-const SMALL_BLOCKS = `-b 65536 ${PATIENCE}`;
+const STREAM_OPTIONS = "-b 262144 -t 86400";
+/**
+ * Of a UNIX socket, so that it takes a block at once when it takes anything: a socat that waits for the rest to be taken
+ * takes nothing from there itself, and the other end may wait for just that. Source: unix_writable() and
+ * unix_stream_sendmsg() of linux/net/unix/af_unix.c: of a buffer of twice that, a quarter is used at most, and there is
+ * room for 8 pieces of 35 KiB; socket(7), SO_SNDBUF.
+ */
+const ROOM = "sndbuf-late=212992";
+/** Of a process for one connection: what launch carries at once, and a UNIX socket takes without more room. */
+const PROCESS_OPTIONS = "-b 65536 -t 86400";
 /** Sessions of datagrams end when nothing has come for a minute. */
 const DATAGRAM_OPTIONS = "-b 65536 -T 60";
 
@@ -268,17 +272,17 @@ function findWay(
           ? "each connection is announced, and joined by a process in the sidecar"
           : "the sidecar and cdebug share a UNIX socket",
         sidecar: FORWARDER,
-        ...streamed ? { exec: ["connection", SMALL_BLOCKS] } : { socket: exchanged },
+        ...streamed ? { exec: ["connection", PROCESS_OPTIONS] } : { socket: exchanged },
       },
       listener: [
         waitFor(protocol, inside(listen, target)),
-        optionsOf(protocol, !streamed && !isSocket(listen)),
+        protocol === "udp" ? DATAGRAM_OPTIONS : STREAM_OPTIONS,
         listenAddress(protocol, inside(listen, target)),
         protocol === "udp"
           ? scriptAddress(`packets ${onward}`)
           : streamed
           ? scriptAddress(onward)
-          : `UNIX-CONNECT:${exchanged}`,
+          : unixConnect(exchanged),
       ],
     };
   }
@@ -313,12 +317,12 @@ function findWay(
             ? "the engine is on this machine: a UNIX socket joins cdebug and the sidecar"
             : "the engine publishes no ports here: each connection is a process in the sidecar"),
         sidecar: FORWARDER,
-        ...relayed ? { socket: exchanged } : { exec: ["join", SMALL_BLOCKS, streamTo] },
+        ...relayed ? { socket: exchanged } : { exec: ["join", PROCESS_OPTIONS, streamTo] },
       },
       ...relayed && {
         listener: [
           `unix ${exchanged}`,
-          optionsOf(protocol, !isSocket(destination)),
+          protocol === "udp" ? DATAGRAM_OPTIONS : STREAM_OPTIONS,
           unixListen(exchanged),
           streamTo,
         ],
@@ -340,7 +344,7 @@ function findWay(
     port,
     listener: [
       waitFor(protocol, { host: "0.0.0.0", port }),
-      optionsOf(protocol, chosen === "direct"),
+      protocol === "udp" ? DATAGRAM_OPTIONS : STREAM_OPTIONS,
       listenAddress(protocol, { host: "0.0.0.0", port }),
     ],
   };
@@ -372,15 +376,9 @@ function findWay(
       reason: chosenBecause ?? "only the target itself gets there, and the engine publishes a port",
       sidecar: FORWARDER,
     },
-    listener: [`unix ${joint}`, optionsOf(protocol, false), `${unixListen(joint)}${packets}`, to],
-    published: { port, listener: [...published.listener, `UNIX-CONNECT:${joint}${packets}`] },
+    listener: [`unix ${joint}`, published.listener[1]!, `${unixListen(joint)}${packets}`, to],
+    published: { port, listener: [...published.listener, `${unixConnect(joint)}${packets}`] },
   };
-}
-
-/** socat's. Where it meets no UNIX socket but cdebug's, blocks may be large. */
-function optionsOf(protocol: Forward["protocol"], large: boolean): string {
-  if (protocol === "udp") return DATAGRAM_OPTIONS;
-  return large ? LARGE_BLOCKS : SMALL_BLOCKS;
 }
 
 /** The target's address that a connection would go to, if it is one. */
@@ -560,7 +558,11 @@ function waitFor(protocol: string, endpoint: Endpoint): string {
 }
 
 function unixListen(path: string): string {
-  return `UNIX-LISTEN:${path},fork,mode=666,backlog=4096`;
+  return `UNIX-LISTEN:${path},fork,mode=666,backlog=4096,${ROOM}`;
+}
+
+function unixConnect(path: string): string {
+  return `UNIX-CONNECT:${path},${ROOM}`;
 }
 
 /** Source: socat(1). */
@@ -575,7 +577,7 @@ function listenAddress(protocol: string, endpoint: Endpoint): string {
 
 /** Source: socat(1). A host that does not answer is given up before people give up. */
 function connectAddress(protocol: string, endpoint: Endpoint): string {
-  if ("path" in endpoint) return `UNIX-CONNECT:${endpoint.path}`;
+  if ("path" in endpoint) return unixConnect(endpoint.path);
   const { host, port } = endpoint;
   const family = isIpv6(host) ? "6" : /^[\d.]+$/.test(host) ? "4" : "";
   const shown = isIpv6(host) ? `[${host}]` : host;

@@ -1,15 +1,13 @@
 /** `cdebug port-forward` against two socats with a UNIX socket between them, one of them in the target's network. */
 
 import { ORDINARY } from "../e2e/engine.ts";
-import { FORWARDER, inNetwork, serve, startForward } from "../e2e/forward.ts";
-import { run } from "../engines/debian.ts";
+import { FORWARDER, inNetwork, runClients, serve, startForward } from "../e2e/forward.ts";
 import { startDocker } from "../engines/docker.ts";
 import { importForwarder, importOrdinary } from "../engines/images.ts";
 import { temporaryDirectory } from "../temporary.ts";
 import { compare, type Medians, ms, print, seconds } from "./measure.ts";
 
 const MEBIBYTES = 256;
-const CLIENTS = new URL("../e2e/forward_clients.ts", import.meta.url).pathname;
 
 /** Each way, and how many short requests make one measurement. */
 const WAYS = { relay: 100, direct: 100, chain: 100, stream: 5, reverse: 100, "reverse by stream": 5 };
@@ -50,13 +48,8 @@ export async function benchForward(pairs: number): Promise<void> {
     const inside = reverse ? inNetwork(pid) : [];
     const bulkTime = (endpoint: string) =>
       seconds([...inside, "socat", "-u", ...block, `TCP4:${endpoint}`, "OPEN:/dev/null"]);
-    const requestTime = async (endpoint: string) => {
-      const [program, ...args] = [
-        ...inside,
-        ...[Deno.execPath(), "run", "-A", CLIENTS, endpoint, "in-turn", String(requests)],
-      ];
-      return JSON.parse(await run(program!, args)).seconds / requests;
-    };
+    const requestTime = async (endpoint: string) =>
+      (await runClients(endpoint, "in-turn", requests, inside)).seconds / requests;
     const throughput = await compare(
       Math.ceil(pairs / 4),
       () => bulkTime(ours[0]!),

@@ -198,8 +198,24 @@ export async function startForward(
   };
 }
 
+/**
+ * What the clients of forward_clients.ts find out at an endpoint, in the network namespace that `inside` enters. Throws
+ * if they hang.
+ */
+export async function runClients(
+  endpoint: string,
+  manner: "at-once" | "in-turn" | "bulk",
+  count: number,
+  inside: readonly string[] = [],
+): Promise<{ readonly answered: number; readonly seconds: number }> {
+  const script = new URL("forward_clients.ts", import.meta.url).pathname;
+  const clients = [Deno.execPath(), "run", "-A", script, endpoint, manner, String(count)];
+  const [program, ...args] = [...inside, "timeout", "300", ...clients];
+  return JSON.parse(await run(program!, args));
+}
+
 /** Connects as `127.0.0.1:80`, `[::1]:80` or `unix:/path` says. */
-export async function dial(endpoint: string): Promise<Deno.Conn> {
+async function dial(endpoint: string): Promise<Deno.Conn> {
   if (endpoint.startsWith("unix:")) {
     return await Deno.connect({ transport: "unix", path: endpoint.slice("unix:".length) });
   }

@@ -20,6 +20,7 @@ import {
   type Place,
   PLACES,
   placeTest,
+  runClients,
   serve,
   startForward,
   startForwardTarget,
@@ -115,21 +116,15 @@ for (const place of PLACES) {
       await using forwarding = session;
       // What each answers to is its own number.
       const atOnce = isLight(way) ? 1000 : 100;
-      const clients = new URL("forward_clients.ts", import.meta.url).pathname;
       const endpoint = inside ? "127.0.0.1:9000" : forwarding.endpoints[0]!;
-      const ask = async (...args: string[]) => {
-        const [program, ...rest] = [
-          ...inside ? inNetwork(target.pid) : [],
-          ...[Deno.execPath(), "run", "-A", clients, endpoint, ...args],
-        ];
-        return JSON.parse(await run(program!, rest)).answered;
-      };
-      assertEquals(await ask("at-once", String(atOnce)), atOnce, way);
+      const ask = async (manner: "at-once" | "in-turn", count: number) =>
+        (await runClients(endpoint, manner, count, inside ? inNetwork(target.pid) : [])).answered;
+      assertEquals(await ask("at-once", atOnce), atOnce, way);
       // The engine's own connections are kept for a while.
       if (isLight(way)) await poll(async () => assert(await descriptors(session.pid) < 60, way));
       const before = await descriptors(session.pid);
       const inTurn = !isLight(way) ? 100 : ["docker", "root"].includes(place) ? 10_000 : 1000;
-      assertEquals(await ask("in-turn", String(inTurn)), inTurn, way);
+      assertEquals(await ask("in-turn", inTurn), inTurn, way);
       await poll(async () => {
         const now = await descriptors(session.pid);
         assert(now <= before + 5, `${way}: ${before} descriptors, then ${now}`);
