@@ -56,7 +56,7 @@ export type ExportEvent =
     readonly path?: string;
   }
   /** What is mounted there is not exported. */
-  | { readonly kind: "left-out"; readonly paths: readonly string[] }
+  | { readonly kind: "left-out"; readonly paths: readonly string[]; readonly inMemory: boolean }
   /** Something could not be read, or has changed meanwhile. */
   | { readonly kind: "unreadable"; readonly text: string }
   /** How many things of which kind could not be made as they were; `list` is the file that names them all. */

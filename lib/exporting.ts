@@ -55,6 +55,8 @@ class Export {
   readonly #signal: AbortSignal;
   /** What could not be read, in the words of who has read. */
   readonly #complaints: string[] = [];
+  /** No file is younger, in seconds. */
+  readonly #epoch: number | undefined;
   #entries = 0;
   #bytes = 0;
 
@@ -65,12 +67,15 @@ class Export {
     this.#driver = driver;
     this.#context = context;
     this.#signal = signal;
+    this.#epoch = epochOf(context);
   }
 
   async run(): Promise<void> {
-    const { output, format, leftOut, manifest } = this.#session;
+    const { output, format, leftOut, inMemory, manifest } = this.#session;
+    if (manifest !== undefined && manifest !== "-") await refuseFile(manifest, this.#session.force);
     await using place = output === "-" ? undefined : await makePlace(this.#session);
-    if (leftOut) this.#context.report({ kind: "left-out", paths: leftOut });
+    if (leftOut) this.#context.report({ kind: "left-out", paths: leftOut, inMemory: false });
+    if (inMemory) this.#context.report({ kind: "left-out", paths: inMemory, inMemory: true });
     let list: ReturnType<typeof withManifest> | undefined;
     let omissions: readonly Omission[] = [];
     await using stack = new AsyncDisposableStack();
@@ -88,12 +93,16 @@ class Export {
     } else {
       let archive = this.#isPlain()
         ? this.#countedBytes(this.#archive(undefined))
-        : pack(await entries(), this.#session.maxSizeBytes, epochOf(this.#context));
+        : pack(await entries(), this.#session.maxSizeBytes);
       if (format !== "tar") archive = compress(archive, format === "tar.gz" ? "gzip" : "zstd");
       await this.#write(archive, place?.path);
     }
+    if (manifest) {
+      const text = list!.lines().map((line) => `${line}\n`).join("");
+      if (manifest === "-") await this.#context.stdout(new TextEncoder().encode(text));
+      else await writeText(manifest, text);
+    }
     await place?.finish();
-    if (manifest) await writeText(manifest, list!.lines().map((line) => `${line}\n`).join(""));
     await this.#tellOmissions(omissions);
     this.#context.report({ kind: "exported", output, entries: this.#entries, bytes: this.#bytes });
   }
@@ -101,7 +110,8 @@ class Export {
   /** Whether the engine's archive is what is asked for, byte by byte. */
   #isPlain(): boolean {
     const { source, paths, volumes, manifest, maxSizeBytes } = this.#session;
-    return source === "archive" && !paths && !volumes && !manifest && maxSizeBytes === undefined;
+    const asItIs = !paths && !volumes && !manifest && maxSizeBytes === undefined && this.#epoch === undefined;
+    return source === "archive" && asItIs;
   }
 
   #archive(path: string | undefined): Bytes {
@@ -141,19 +151,23 @@ class Export {
       return reader;
     };
     if (!parts) return reader(undefined);
-    const sources = parts.map((path) => () => below(reader(path), entryPath(path)));
-    return chained(paths ? sources : [() => reader(undefined), ...sources]);
+    const names = parts.map(entryPath);
+    // What is below another part comes with its own.
+    const sources = parts.map((path, at) => () =>
+      without(below(reader(path), names[at]!), names.filter((name) => name.startsWith(`${names[at]}/`)))
+    );
+    return chained(paths ? sources : [() => without(reader(undefined), names), ...sources]);
   }
 
   #counted(source: EntrySource): EntrySource {
     return {
       next: async () => {
         const entry = await source.next();
-        if (entry) {
-          this.#entries++;
-          this.#tellProgress(entry.path);
-        }
-        return entry;
+        if (!entry) return undefined;
+        this.#entries++;
+        this.#tellProgress(entry.path);
+        const isLate = this.#epoch !== undefined && entry.mtime.seconds >= this.#epoch;
+        return isLate ? { ...entry, mtime: { seconds: this.#epoch!, nanoseconds: 0 } } : entry;
       },
       read: async () => {
         const piece = await source.read();
@@ -208,13 +222,17 @@ class Export {
 
   /** What is not as it was is listed beside the result. */
   async #tellOmissions(omissions: readonly Omission[]): Promise<void> {
-    const { output } = this.#session;
-    if (output === "-" || omissions.length + this.#complaints.length === 0) return;
+    const { output, force } = this.#session;
+    if (output === "-") return;
+    const path = `${output}.cdebug-export.json`;
+    if (omissions.length + this.#complaints.length === 0) {
+      if (force) await Deno.remove(path).catch(() => {}); // of the result that was there before
+      return;
+    }
     const report = {
-      omissions: omissions.map(({ path, what, why }) => ({ path: shown(path), what, why })),
+      omissions: omissions.map(({ path, what, why }) => ({ path: `/${shown(path)}`, what, why })),
       unreadable: this.#complaints,
     };
-    const path = `${output}.cdebug-export.json`;
     await writeText(path, `${JSON.stringify(report, null, 2)}\n`);
     const counts: Record<string, number> = {};
     for (const { what } of omissions) counts[what] = (counts[what] ?? 0) + 1;
@@ -231,17 +249,22 @@ interface Place extends AsyncDisposable {
 }
 
 /** Beside the result, so that it gets there in one step. Throws CdebugError if it is in the way, or cannot be made. */
-async function makePlace({ output, format, force }: ExportSession): Promise<Place> {
-  const parent = output.replace(/\/[^/]*$/, "") || "/";
+async function makePlace({ output: named, format, force }: ExportSession): Promise<Place> {
   const isFolder = format === "directory";
-  const there = await Deno.lstat(output).catch(() => undefined);
+  let output = named;
+  let there = await Deno.lstat(output).catch(() => undefined);
+  if (isFolder && there?.isSymlink) {
+    output = await Deno.realPath(output).catch(() => output);
+    there = await Deno.lstat(output);
+  }
+  const parent = output.replace(/\/[^/]*$/, "") || "/";
   let full = false;
   if (there && isFolder) {
     if (!there.isDirectory) throw inTheWay(output, "it is there, and no folder", "another -o");
     full = !(await Deno.readDir(output)[Symbol.asyncIterator]().next()).done;
     if (full && !force) throw inTheWay(output, "it is not empty", "another -o, or --force to write into it");
   }
-  if (there && !isFolder && !force) throw inTheWay(output, "it is there already", "another -o, or --force");
+  if (!isFolder) await refuseFile(output, force);
   // What is merged with what is there has its name from the beginning.
   if (full) {
     return { path: output, finish: () => Promise.resolve(), [Symbol.asyncDispose]: () => Promise.resolve() };
@@ -273,6 +296,17 @@ async function makePlace({ output, format, force }: ExportSession): Promise<Plac
   };
 }
 
+/** Throws CdebugError if no file can be made there. */
+async function refuseFile(path: string, force: boolean): Promise<void> {
+  const there = await Deno.stat(path).catch(() => undefined);
+  if (there?.isDirectory) throw inTheWay(path, "a folder is there", "another name");
+  if (there && !force) throw inTheWay(path, "it is there already", "another name, or --force");
+  const parent = path.replace(/\/[^/]*$/, "") || "/";
+  await Deno.stat(parent).catch((error) => {
+    throw cannotWrite(path, error);
+  });
+}
+
 function inTheWay(output: string, why: string, hint: string): CdebugError {
   return new CdebugError(`Cannot export to "${output}": ${why}`, { hint });
 }
@@ -280,7 +314,9 @@ function inTheWay(output: string, why: string, hint: string): CdebugError {
 function cannotWrite(output: string, error: unknown): CdebugError {
   const missing = error instanceof Deno.errors.NotFound;
   return new CdebugError(
-    `Cannot export to "${output}": ${missing ? "there is no such directory to make it in" : reason(error)}`,
+    `Cannot export to "${output}": ${
+      missing ? "there is no such directory to make it in" : reason(error).replace(/ \(os error .*/, "")
+    }`,
     { hint: missing ? `mkdir -p ${output.replace(/\/[^/]*$/, "")}` : "another -o", cause: error },
   );
 }
@@ -293,7 +329,7 @@ async function writeText(path: string, text: string): Promise<void> {
   try {
     await Deno.writeTextFile(path, text);
   } catch (error) {
-    throw new CdebugError(`Cannot write "${path}": ${reason(error)}`, { cause: error });
+    throw cannotWrite(path, error);
   }
 }
 
@@ -336,14 +372,28 @@ function chained(sources: readonly (() => EntrySource)[]): EntrySource {
   };
 }
 
-/** An archive of entries. Times later than `epoch`, in seconds, are that one. Throws CdebugError beyond `maxSize`. */
-async function* pack(source: EntrySource, maxSize = Infinity, epoch = Infinity): Bytes {
+/** Leaves out what is at or below some paths. */
+function without(source: EntrySource, paths: readonly string[]): EntrySource {
+  if (paths.length === 0) return source;
+  return {
+    async next() {
+      for (let entry; (entry = await source.next());) {
+        const { path } = entry;
+        if (!paths.some((other) => path === other || path.startsWith(`${other}/`))) return entry;
+      }
+      return undefined;
+    },
+    read: () => source.read(),
+  };
+}
+
+/** An archive of entries. Throws CdebugError beyond `maxSize`. */
+async function* pack(source: EntrySource, maxSize = Infinity): Bytes {
   let total = 0;
   for (let entry; (entry = await source.next());) {
-    const late = entry.mtime.seconds >= epoch;
     total += entry.size;
     if (total > maxSize) throw tooLarge(maxSize);
-    yield formatHeader(late ? { ...entry, mtime: { seconds: epoch, nanoseconds: 0 } } : entry);
+    yield formatHeader(entry);
     let written = 0;
     for (let piece; (piece = await source.read());) {
       written += piece.bytes.length;
@@ -355,8 +405,12 @@ async function* pack(source: EntrySource, maxSize = Infinity, epoch = Infinity):
   yield END_OF_ARCHIVE;
 }
 
-/** Source: reproducible-builds.org, SOURCE_DATE_EPOCH. */
+/** In seconds. Throws CdebugError for what is no time. Source: reproducible-builds.org, SOURCE_DATE_EPOCH. */
 function epochOf({ env }: Context): number | undefined {
   const text = env("SOURCE_DATE_EPOCH");
-  return text !== undefined && /^\d{1,12}$/.test(text) ? Number(text) : undefined;
+  if (!text) return undefined;
+  if (/^\d{1,12}$/.test(text)) return Number(text);
+  throw new CdebugError(`Cannot export: SOURCE_DATE_EPOCH is "${text}", and no number of seconds`, {
+    hint: "unset SOURCE_DATE_EPOCH",
+  });
 }

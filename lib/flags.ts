@@ -33,7 +33,7 @@ export const COMMON_FLAGS = {
 /**
  * Reads flags up to the first word that is not one; all from there on is `rest`, untouched, so that a command's
  * own flags need no `--`. With `anywhere`, flags may also follow the words; with `parted`, what follows `--` is `behind`, not `rest`. Short flags combine (`-it`), values
- * follow as a word, after `=`, or right behind a short flag; booleans take `=true` and `=false`. Throws
+ * follow as a word, after `=`, or right behind a short flag; booleans take `=true` and `=false`, and a `no-` in front. Throws
  * CdebugError for an empty value, and for anything that is not in the table, naming what is nearest.
  *
  * By hand because loading node:util for its parseArgs takes a third as long as starting the runtime.
@@ -73,7 +73,13 @@ export function parseFlags<F extends Flags>(
       (options.parted ? behind : rest).push(...words.splice(0));
     } else if (word.startsWith("--")) {
       const [, name, value] = /^--([^=]*)(?:=(.*))?$/s.exec(word)!;
-      const flag = Object.hasOwn(flags, name!) ? flags[name!] : undefined;
+      const known = (name: string) => Object.hasOwn(flags, name) ? flags[name] : undefined;
+      const denied = name!.startsWith("no-") ? name!.slice("no-".length) : "";
+      if (known(denied)?.type === "boolean" && value === undefined) {
+        take(denied, `--${name}`, known(denied)!, "false");
+        continue;
+      }
+      const flag = known(name!);
       if (flag === undefined) {
         const near = nearest(name!, Object.keys(flags), 1);
         throw refuse(`unknown flag --${name}`, near.length > 0 ? `Did you mean --${near[0]}?` : undefined);

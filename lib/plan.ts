@@ -104,7 +104,14 @@ const exportRequest = v.strictObject({
   command: v.literal("export"),
   target: described(text, "The target as the user named it."),
   argv: described(v.pipe(texts, v.maxLength(0)), "An export runs no command."),
-  output: described(text, "A folder, an archive's file, or - for stdout, as typed, from / on."),
+  output: described(
+    v.exactOptional(text),
+    "A folder, an archive's file, or - for stdout, as typed, from / on.",
+  ),
+  directory: described(
+    v.exactOptional(text),
+    "Without an output: where the folder of the target's name is made.",
+  ),
   paths: described(v.exactOptional(texts), "Only these, and what is below them."),
   volumes: described(v.exactOptional(flag), "What is mounted in the target, too."),
   sameOwner: v.exactOptional(flag),
@@ -161,6 +168,7 @@ const target = v.strictObject({
     v.exactOptional(texts),
     "Where something is mounted in it, by its own paths, where the plan depends on them.",
   ),
+  inMemory: described(v.exactOptional(texts), "Where something in memory is, which its engine cannot give."),
 });
 
 const namespace = v.picklist(["target", "host", "own"]);
@@ -329,10 +337,17 @@ const exportSession = v.strictObject({
   paths: described(v.exactOptional(v.array(path)), "Only these, and what is below them."),
   volumes: described(v.exactOptional(v.array(path)), "What is mounted there is added."),
   leftOut: described(v.exactOptional(v.array(path)), "What is mounted there is not; the folder is empty."),
+  inMemory: described(
+    v.exactOptional(v.array(path)),
+    "Nor is what is mounted there in memory, which the engine cannot give.",
+  ),
   sameOwner: described(flag, "Files belong to whom they belonged to; only root can give them away."),
   force: described(flag, "A folder that is not empty, or a file, is written over."),
   maxSizeBytes: described(v.exactOptional(bytes), "More contents than that end the export."),
-  manifest: described(v.exactOptional(path), "The file that lists every entry with its digest."),
+  manifest: described(
+    v.exactOptional(v.union([v.literal("-"), path])),
+    "The file that lists every entry with its digest; - is stdout.",
+  ),
 });
 
 const plan = v.strictObject({

@@ -2,6 +2,7 @@
 
 import { CdebugError } from "./errors.ts";
 import type { EntrySource } from "./layers.ts";
+import { formatBytes } from "./size.ts";
 import * as sys from "./syscalls.ts";
 import { byteString, type Entry, shown } from "./tar.ts";
 
@@ -47,7 +48,7 @@ export async function unpack(source: EntrySource, options: UnpackOptions): Promi
 
 /** What to say of more contents than so many bytes. */
 export function tooLarge(maxSize: number): CdebugError {
-  return new CdebugError(`Cannot export: there is more than the ${maxSize} bytes of --max-size`, {
+  return new CdebugError(`Cannot export: there is more than the ${formatBytes(maxSize)} of --max-size`, {
     hint: "--max-size 100G, or without it",
   });
 }

@@ -44,14 +44,15 @@ export const flags = {
   volumes: { type: "boolean", help: "Also what is mounted in the target" },
   "same-owner": {
     type: "boolean",
-    help: "Files belong to whom they belonged to (default for root only; --same-owner=false)",
+    help: "Files belong to whom they belonged to (default for root only; --no-same-owner)",
   },
-  force: { type: "boolean", short: "f", help: "Write over what is there" },
+  force: { type: "boolean", short: "f", help: "Write over what is there, and leave the rest of a folder" },
   "max-size": { type: "string", value: "SIZE", help: "Stop at more contents than that, such as 500M or 20G" },
   manifest: {
     type: "string",
     value: "FILE",
-    help: "List every entry there, with its type, mode, owner, size and digest; a line of JSON each",
+    help:
+      "List every entry there, with its type, mode, owner, size and digest; a line of JSON each; - is stdout",
   },
   platform: { type: "string", value: "OS/ARCH", help: "Of an image in a registry (default this machine's)" },
   "registry-config": {
@@ -84,21 +85,36 @@ export function request(
   if (more.length + command.length > 0) {
     throw refused(`expected one target, found also "${[...more, ...command][0]}"`, "-o names the folder");
   }
+  const [, container, inside] = /^([^/:]+):(\/(?!\/).*)$/.exec(target) ?? [];
+  if (container !== undefined) {
+    throw refused(`"${target}" is no target`, `cdebug export ${container} --path ${inside}`);
+  }
   const size = values["max-size"];
   const absolute = (path: string) => normal(path.startsWith("/") ? path : `${cwd}/${path}`);
-  const output = values.output ?? nameOf(target);
-  const manifest = values.manifest;
+  const { output, manifest } = values;
+  if (output === undefined) nameOf(target);
+  else if (formatOf(output) === "directory" && OTHER_ARCHIVE.test(output)) {
+    throw refused(
+      `"${output}" is an archive of a kind that cdebug does not make`,
+      "-o FILE.tar.gz, or FILE.tar.zst",
+    );
+  } else if (formatOf(output) !== "directory" && values["same-owner"] !== undefined) {
+    throw refused("an archive always has the owners", "leave out --same-owner");
+  }
+  if (output !== undefined && manifest !== undefined && absolute(manifest) === absolute(output)) {
+    throw refused("--manifest and -o name the same", "--manifest FILE");
+  }
   return {
     command: "export",
     target,
     argv: [],
-    output: output === "-" ? "-" : absolute(output),
+    ...output === undefined ? { directory: cwd } : { output: output === "-" ? "-" : absolute(output) },
     ...values.path && { paths: values.path.map((path) => normal(`/${path}`)) },
     ...values.volumes && { volumes: true },
     sameOwner: values["same-owner"] ?? isRoot,
     ...values.force && { force: true },
     ...size && { maxSizeBytes: parseBytes(size, "export: --max-size") },
-    ...manifest && { manifest: absolute(manifest) },
+    ...manifest && { manifest: manifest === "-" ? "-" : absolute(manifest) },
     ...values.platform && { platform: values.platform },
     ...values["registry-config"] && { registryConfig: absolute(values["registry-config"]) },
     ...values.runtime && { runtime: values.runtime },
@@ -107,15 +123,30 @@ export function request(
 
 /** The plan of an export. Pure: the same request on the same target gives the same plan. */
 export function compile(request: ExportRequest, found: Target, _capabilities: Capabilities): Plan {
-  const { mounts = [], networks: _networks, ...facts } = found;
+  const { mounts = [], inMemory = [], networks: _networks, ...facts } = found;
   const image = found.state === "image";
-  const { paths, output } = request;
+  const paths = request.paths?.filter((path, at, all) =>
+    all.every((other, number) =>
+      other === path ? number >= at : !`${path}/`.startsWith(other.replace(/\/?$/, "/"))
+    )
+  );
+  const output = request.output ?? `${request.directory ?? ""}/${nameOf(request.target)}`;
   const format = formatOf(output);
+  const { platform } = request;
+  if (platform !== undefined && found.engine !== "registry" && !isFor(platform, found.platform)) {
+    throw refused(
+      `"${found.name}" is ${
+        found.platform === undefined ? "not an image of a registry's" : `for ${found.platform}`
+      }`,
+      image ? `registry-image://${found.name}  asks the registry` : "leave out --platform",
+    );
+  }
   if (request.volumes && image) {
     throw refused(`"${found.name}" is an image: nothing is mounted in it`, "leave out --volumes");
   }
   // A path that is asked for comes with all that is mounted there.
   const inside = paths ? [] : mounts;
+  const memory = paths || inMemory.length === 0 ? {} : { inMemory: [...inMemory] };
   const session: ExportSession = {
     kind: "export",
     source: image ? "layers" : "archive",
@@ -123,11 +154,12 @@ export function compile(request: ExportRequest, found: Target, _capabilities: Ca
       ? (found.engine === "registry"
         ? "no engine has the image: its layers come from its registry, and are put together here"
         : "the engine gives the image's layers, which are put together here; no container is made of it")
-      : "the engine reads the target's files from outside; the target itself notices nothing",
+      : "the target's files are read from outside; the target itself notices nothing",
     output,
     format,
     ...paths && { paths },
     ...inside.length > 0 && (request.volumes ? { volumes: [...inside] } : { leftOut: [...inside] }),
+    ...memory,
     sameOwner: request.sameOwner ?? false,
     force: request.force ?? false,
     ...request.maxSizeBytes !== undefined && { maxSizeBytes: request.maxSizeBytes },
@@ -136,12 +168,20 @@ export function compile(request: ExportRequest, found: Target, _capabilities: Ca
   return {
     version: 1,
     request,
-    target: { ...facts, ...inside.length > 0 && { mounts: [...inside] } },
+    target: { ...facts, ...inside.length > 0 && { mounts: [...inside] }, ...memory },
     sidecars: [],
     session,
     leaves: output === "-" ? [] : [`${format === "directory" ? "the folder" : "the file"} ${output}`],
   };
 }
+
+/** Variants aside, which engines do not tell. */
+function isFor(platform: string, found: string | undefined): boolean {
+  return found === platform.split("/").slice(0, 2).join("/");
+}
+
+/** Of archives that cdebug does not make: nobody wants a folder of such a name. */
+const OTHER_ARCHIVE = /\.(tar(\.\w+)?|t[bx]z2?|tzst|zip|7z|cpio|rar)$/i;
 
 function formatOf(output: string): ExportSession["format"] {
   if (output === "-" || output.endsWith(".tar")) return "tar";

@@ -52,7 +52,7 @@ export async function cache(argv: readonly string[]): Promise<number> {
     });
   }
   const entries = pruning
-    ? await pruneCache(limit === undefined ? 0 : parseBytes(limit, "cache: --limit"))
+    ? await pruneCache(limit === undefined ? 0 : parseBytes(limit, "cache: --limit", 0))
     : await listCache();
   await printAs(output, entries.map(record), () => formatCached(entries));
   if (output === undefined) {

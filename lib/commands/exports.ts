@@ -9,7 +9,7 @@ import { ownIdentity } from "../owner.ts";
 import type { Plan } from "../plan.ts";
 import { formatBytes } from "../size.ts";
 import { terminalSize } from "../terminal.ts";
-import { listen, newControls, note, type RunOptions, say, writeTo } from "./session.ts";
+import { listen, newControls, note, type RunOptions, say, writeStdout } from "./session.ts";
 
 /** Runs the plan and returns cdebug's exit code. Throws CdebugError where cdebug itself failed. */
 export async function runExport(plan: Plan, driver: Driver, options: RunOptions): Promise<number> {
@@ -29,7 +29,7 @@ export async function runExport(plan: Plan, driver: Driver, options: RunOptions)
       env: (name) => Deno.env.get(name),
       report: (event) => progress.print(event),
       owner,
-      stdout: writeTo(Deno.stdout),
+      stdout: writeStdout,
     });
     await recording.end(outcome);
     return outcome.kind === "exit" ? outcome.code : 0;
@@ -89,7 +89,11 @@ function newProgress(quiet: boolean) {
           break;
         }
         case "left-out":
-          tell(`Left out, as it is mounted there: ${event.paths.join(", ")} (--volumes adds it)`);
+          tell(
+            event.inMemory
+              ? `Left out, as it is in memory, where the engine does not look: ${event.paths.join(", ")}`
+              : `Left out, as it is mounted there: ${event.paths.join(", ")} (--volumes adds it)`,
+          );
           break;
         case "unreadable":
           if (++complaints <= MOST_COMPLAINTS) tell(event.text);
@@ -105,9 +109,9 @@ function newProgress(quiet: boolean) {
           if (quiet || event.output === "-") break;
           clear();
           say(
-            `Exported ${event.entries > 0 ? `${event.entries} entries, ` : ""}${
-              formatBytes(event.bytes)
-            } to ${event.output}`,
+            `Exported ${
+              event.entries > 0 ? `${event.entries} ${event.entries === 1 ? "entry" : "entries"}, ` : ""
+            }${formatBytes(event.bytes)} to ${event.output}`,
           );
           break;
         default: // of sessions with sidecars

@@ -156,9 +156,18 @@ export function listen(
 /** Prints results on stdout. A reader that has gone away is no error. */
 export async function print(text: string): Promise<void> {
   try {
-    await writeTo(Deno.stdout)(new TextEncoder().encode(text));
+    await writeStdout(new TextEncoder().encode(text));
   } catch (error) {
-    if (error instanceof Deno.errors.BrokenPipe) return;
+    if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
+  }
+}
+
+/** Writes to stdout. Throws BrokenPipe where nobody reads any more, CdebugError where it fails otherwise. */
+export async function writeStdout(chunk: Uint8Array): Promise<void> {
+  try {
+    await writeTo(Deno.stdout)(chunk);
+  } catch (error) {
+    if (error instanceof Deno.errors.BrokenPipe) throw error;
     throw new CdebugError(`Cannot write to stdout: ${reason(error)}`, { cause: error });
   }
 }

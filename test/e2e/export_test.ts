@@ -148,26 +148,33 @@ for (const engine of IMAGE_ENGINES) {
     `export: ${engine}: mounts are left out, added, or asked for by path`,
     async () => {
       await using directory = await temporaryDirectory();
-      await using web = await target({ engine, run: ["-v", "/data"] });
+      await using web = await target({ engine, run: ["-v", "/data", "--tmpfs", "/memory"] });
       const { client } = engineOf(engine)!;
       await client([
         "exec",
         web.name,
         "sh",
         "-c",
-        "mkdir /data/data; echo kept >/data/data/file; ln /data/data/file /data/too",
+        "mkdir /data/data; echo kept >/data/data/file; ln /data/data/file /data/too; echo >/memory/file",
       ]);
       const list = async (...flags: string[]) => {
         const file = `${directory.path}/files.tar`;
         const { code, stderr } = await cdebug(["export", web.ref, "--force", "-o", file, ...flags]);
         assertEquals(code, 0, stderr);
-        return { names: (await run("tar", ["-tf", file])).split("\n"), stderr };
+        const names = (await run("tar", ["-tf", file])).split("\n");
+        assertEquals(names.length, new Set(names).size);
+        return { names, stderr, text: (path: string) => run("tar", ["-xOf", file, path]) };
       };
       const plain = await list();
-      assertIncludes(plain.stderr, "mounted there: /data (--volumes adds it)");
-      assert(!plain.names.includes("data/data/file"));
-      const whole = (await list("--volumes")).names;
-      assert(whole.includes("data/data/file") && whole.includes("bin/busybox"));
+      const left = plain.stderr.match(/Left out.*/g)!.join(" ");
+      for (const path of ["/data", "/memory", "/etc/hosts", "/etc/resolv.conf"]) assertIncludes(left, path);
+      assert(!plain.names.includes("data/data/file") && !plain.names.includes("memory/file"));
+      const all = await list("--volumes");
+      assert(all.names.includes("data/data/file") && all.names.includes("bin/busybox"));
+      assertIncludes(await all.text("etc/hosts"), "localhost");
+      // Docker gives nothing of what is in memory, and that is said.
+      assertEquals(all.names.includes("memory/file"), engine === "podman");
+      assertEquals(all.stderr.includes("as it is in memory"), engine === "docker");
       assertEquals((await list("--path", "/data/data")).names, ["data/data/", "data/data/file", ""]);
       const etc = (await list("--path", "etc/passwd", "--path", "/data/too")).names;
       assertEquals(etc, ["etc/passwd", "data/too", ""]);

@@ -72,6 +72,22 @@ Deno.test("export: what is mounted is left out, or added, or asked for", pure, (
   assertEquals(session(["web", "--volumes"], target).volumes, ["/data"]);
   const { paths, leftOut, volumes } = session(["web", "--path", "/data/./x/../y", "--path", "etc"], target);
   assertEquals([paths, leftOut, volumes], [["/data/y", "/etc"], undefined, undefined]);
+  const once = session([
+    "web",
+    "--path",
+    "/etc/passwd",
+    "--path",
+    "/etc",
+    "--path",
+    "/etc",
+    "--path",
+    "/etcd",
+  ]);
+  assertEquals(once.paths, ["/etc", "/etcd"]);
+  const memory = fakeTarget({ mounts: ["/data"], inMemory: ["/run"] });
+  for (const flags of [[], ["--volumes"]]) {
+    assertEquals(session(["web", ...flags], memory).inMemory, ["/run"]);
+  }
 });
 
 Deno.test("export: refuses what makes no sense", pure, () => {
@@ -80,6 +96,13 @@ Deno.test("export: refuses what makes no sense", pure, () => {
   assertThrows(() => request("image://.."), CdebugError, "gives no name for a folder");
   assertThrows(() => request("web", "--max-size", "much"), CdebugError, "takes a size such as");
   assertThrows(() => session(["image://alpine:3.20", "--volumes"], image), CdebugError, "is an image");
+  assertThrows(() => request("web:/etc"), CdebugError, "is no target");
+  for (const name of ["x.zip", "x.TAR", "x.tar.xz", "x.tbz2"]) {
+    assertThrows(() => request("web", "-o", name), CdebugError, "of a kind that cdebug does not make");
+  }
+  assertThrows(() => request("web", "-o", "x.tar", "--no-same-owner"), CdebugError, "always has the owners");
+  assertThrows(() => request("web", "-o", "x.tar", "--manifest", "./x.tar"), CdebugError, "name the same");
+  assertThrows(() => session(["web", "--platform", "linux/arm64"]), CdebugError, "not an image");
 });
 
 Deno.test("parseBytes() reads sizes", pure, () => {

@@ -36,7 +36,11 @@ export async function* archive(api: Api, target: Target, { path, signal }: Archi
  * An image's layers, as `Driver.layers` has them: taken out of `docker save`, into files that are removed at the end.
  * Source: Engine API, "Export an image"; manifest.json names the layers' files, the lowest first.
  */
-export async function saveLayers(api: Api, target: Target, { signal }: LayerOptions): Promise<Layers> {
+export async function saveLayers(
+  api: Api,
+  target: Target,
+  { signal, report }: LayerOptions,
+): Promise<Layers> {
   const dir = await Deno.makeTempDir({ dir: "/var/tmp", prefix: "cdebug-layers-" });
   await using stack = new AsyncDisposableStack();
   stack.defer(() => Deno.remove(dir, { recursive: true }).catch(() => {}));
@@ -58,9 +62,14 @@ export async function saveLayers(api: Api, target: Target, { signal }: LayerOpti
     const name = `${dir}/${files.size}`;
     files.set(path, name);
     using file = await Deno.open(name, { write: true, createNew: true, mode: 0o600 });
+    // Configurations are there, too, and small.
+    const digest = entry.size > 100_000 ? /[\da-f]{64}/.exec(path)?.[0] : undefined;
+    let done = 0;
     for (let piece; (piece = await reader.read());) {
       signal.throwIfAborted();
       writeAll(file, piece.bytes);
+      done += piece.bytes.length;
+      if (digest !== undefined) report({ digest, done, total: entry.size });
     }
   }
   const [{ Layers: names }] = JSON.parse(manifest) as [{ Layers: string[] }];

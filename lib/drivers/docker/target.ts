@@ -105,8 +105,34 @@ export function targetOf(
     dropLinuxCapabilities: (host.CapDrop ?? []).map(bareCapability),
     securityOptions: host.SecurityOpt ?? [],
     ...state.Running && { networks: networksOf(found) },
-    ...reading && { mounts: found.Mounts.map(({ Destination }) => Destination).sort() },
+    ...reading && mountsOf(engine, found),
   });
+}
+
+/**
+ * What is mounted in it, the engine's own files too. Docker's archives have nothing of what is in memory.
+ * Source: docker container cp, "tmpfs"; podman cp has it.
+ */
+function mountsOf(
+  engine: DockerEngine,
+  found: Dockerode.ContainerInspectInfo,
+): Pick<Target, "mounts" | "inMemory"> {
+  const { Mounts, HostConfig, HostsPath, HostnamePath, ResolvConfPath } = found;
+  const isMemory = ({ Type }: { Type?: string }) => Type === "tmpfs";
+  const inMemory = [
+    ...Mounts.filter(isMemory).map(({ Destination }) => Destination),
+    ...Object.keys(HostConfig.Tmpfs ?? {}),
+  ];
+  const mounts = [
+    ...Mounts.filter((mount) => !isMemory(mount)).map(({ Destination }) => Destination),
+    ...HostsPath ? ["/etc/hosts"] : [],
+    ...HostnamePath ? ["/etc/hostname"] : [],
+    ...ResolvConfPath ? ["/etc/resolv.conf"] : [],
+  ];
+  const sorted = (paths: readonly string[]) => [...new Set(paths)].sort();
+  return engine === "docker"
+    ? { mounts: sorted(mounts), ...inMemory.length > 0 && { inMemory: sorted(inMemory) } }
+    : { mounts: sorted([...mounts, ...inMemory]) };
 }
 
 /** The networks on which it has an address, the one that all are on by default first. */

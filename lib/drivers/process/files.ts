@@ -25,15 +25,38 @@ const KERNEL = new Set([
 
 /** Where something is mounted in a process's root filesystem that one might want to have. */
 export function mountsOf(pid: number): string[] {
-  const all = readMounts(pid);
-  const hidden = all.filter(({ type, path }) => KERNEL.has(type) || path === "/dev").map(({ path }) => path);
+  const hidden = kernelMountsOf(pid);
+  const all = readMounts(pid).map(({ path }) => path);
   return [
-    ...new Set(
-      all.map(({ path }) => path).filter((path) =>
-        path !== "/" && !hidden.some((above) => path === above || path.startsWith(`${above}/`))
-      ),
-    ),
+    ...new Set(all.filter((path) => path !== "/" && !hidden.some((above) => isWithin(path, above)))),
   ].sort();
+}
+
+function kernelMountsOf(pid: number): string[] {
+  return readMounts(pid).filter(({ type, path }) => KERNEL.has(type) || path === "/dev")
+    .map(({ path }) => path);
+}
+
+function isWithin(path: string, above: string): boolean {
+  return path === above || path.startsWith(above === "/" ? above : `${above}/`);
+}
+
+/** The options of tar that leave out what is mounted below where it begins; mount points that are folders stay, empty. */
+function exclusions(mounts: readonly string[], root: string, above: string, path: string): string[] {
+  const patterns = mounts.filter((mount) => mount !== path && isWithin(mount, path)).map((mount) => {
+    const pattern = `.${mount.slice(above.length).replace(/[*?[\]\\]/g, "\\$&")}`;
+    const isFolder = isDirectory(`${root}${mount}`);
+    return `--exclude=${pattern}${isFolder ? "/*" : ""}`;
+  });
+  return patterns.length > 0 ? ["--anchored", "--wildcards", ...patterns] : [];
+}
+
+function isDirectory(path: string): boolean {
+  try {
+    return Deno.statSync(path).isDirectory;
+  } catch {
+    return false;
+  }
 }
 
 /** Where files are, and whose they are: a process, as long as it runs. */
@@ -43,9 +66,11 @@ export interface Files {
 }
 
 /**
- * What is below a root, with the owners that it has in the user namespace of its process, as `Driver.archive` has it. Nothing that the target does meanwhile leads tar out of there: it
- * goes from directory to directory by descriptors, and follows no link. Source: GNU tar, "--one-file-system", and
- * openat_nofollow of its create.c.
+ * What is below a root, or at `path`, as `Driver.archive` has it: without what is in the target's `mounts`; of a target
+ * that names none, with all that is mounted at `path` but the kernel's own. Owners are those of the user namespace of its
+ * process. Nothing that the target does meanwhile leads tar out of there: it goes from directory to directory by
+ * descriptors, and follows no link. Source: GNU tar, "--one-file-system", "Excluding Some Files", and openat_nofollow of
+ * its create.c.
  */
 export async function* archive(
   target: Target,
@@ -58,7 +83,9 @@ export async function* archive(
       hint: "install tar (Debian, Ubuntu: apt-get install tar)",
     });
   }
-  const [, above, name] = /^(.*?)\/?([^/]*)$/.exec(path ?? "/")!;
+  const [, above = "", name = ""] = /^(.*?)\/?([^/]*)$/.exec(path ?? "/")!;
+  const chosen = path !== undefined && target.mounts === undefined;
+  const leftOut = chosen && pid !== undefined ? kernelMountsOf(pid) : target.mounts ?? [];
   const isMapped = pid !== undefined && isForeign(pid, "user") && rootOf(pid) !== undefined;
   const [first, ...words] = [...isMapped ? nsenter(new Set(["user"]), pid) : [], program];
   const child = new Deno.Command(first!, {
@@ -71,7 +98,9 @@ export async function* archive(
         "--pax-option=delete=atime,delete=ctime",
         "--numeric-owner",
       ],
-      ...["--sparse", "--xattrs", "--xattrs-include=*", "--one-file-system", "--no-unquote"],
+      ...["--sparse", "--xattrs", "--xattrs-include=*", "--no-unquote"],
+      ...chosen ? [] : ["--one-file-system"],
+      ...exclusions(leftOut, root, above, path ?? "/"),
       ...["--warning=no-xdev", "--warning=no-file-ignored", "--quoting-style=literal"],
       `--directory=${root}${above}`,
       "--",
@@ -91,15 +120,18 @@ export async function* archive(
   };
   signal.addEventListener("abort", kill);
   const said: string[] = [];
+  const isFatal = (line: string) =>
+    line.startsWith("nsenter: ") || line.startsWith(`${path}: Cannot stat: No such file`) ||
+    /Cannot (chdir|open): (No such process|No such file|Not a directory)/.test(line) && line.includes(root);
   const listening = (async () => {
     let rest = "";
     for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) {
       const lines = (rest + text).split("\n");
       rest = lines.pop()!;
-      for (const line of lines.map((line) => line.replace(/^\S*tar: /, "").replace(/^\.\//, "/"))) {
+      for (const line of lines.map((line) => line.replace(/^\S*tar: /, "").replace(/^\.\//, `${above}/`))) {
         if (/^Exiting with failure status|^Error is not recoverable/.test(line)) continue;
         said.push(line);
-        complain(line);
+        if (!isFatal(line)) complain(line);
       }
     }
   })();
@@ -110,15 +142,12 @@ export async function* archive(
     const { code } = await child.status;
     signal.throwIfAborted();
     // 1 and 2 tell that some files could not be read, or have changed; each has been told of.
-    if (
-      code > 2 ||
-      said.some((line) =>
-        /Cannot (chdir|open): (No such process|No such file)/.test(line) && line.includes(root) ||
-        line.startsWith("nsenter: ")
-      )
-    ) {
+    const fatal = said.find(isFatal);
+    if (code > 2 || fatal !== undefined) {
       throw new CdebugError(
-        `Cannot read ${path ?? "the files"} of "${target.name}": ${said.at(-1) ?? `tar ended with ${code}`}`,
+        `Cannot read ${path ?? "the files"} of "${target.name}": ${
+          (fatal ?? said.at(-1))?.replace(root, "") ?? `tar ended with ${code}`
+        }`,
       );
     }
     whole = true;
