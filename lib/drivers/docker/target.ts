@@ -7,13 +7,19 @@ import type { Candidate, Target } from "../../target.ts";
 import { type Api, ApiError } from "./api.ts";
 import type { DockerEngine } from "./endpoint.ts";
 
-/** What the engine tells of an image. Throws NotFound if it has no such image. */
+/** What the engine tells of an image. Throws NotFound if it has no such image, CdebugError if that is no name of one. */
 export async function inspectImage(api: Api, name: string): Promise<Dockerode.ImageInspectInfo> {
   try {
     return await (await api.request("GET", `/images/${name}/json`)).json();
   } catch (error) {
-    if (!(error instanceof ApiError) || error.status !== 404) throw error;
+    if (!(error instanceof ApiError)) throw error;
     const { engine, address } = api.endpoint;
+    if (error.status !== 404) {
+      throw new CdebugError(`Cannot find image "${name}" on ${address}: ${reason(error)}`, {
+        hint: `${engine} images  lists those that are there`,
+        cause: error,
+      });
+    }
     throw new NotFound(`Cannot find image "${name}" on ${address}: there is no such image`, {
       hint: `${engine} pull ${name}; ${engine} images  lists those that are there`,
       cause: error,
