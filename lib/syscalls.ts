@@ -59,6 +59,9 @@ export const O = {
   CLOEXEC: 0o2000000,
   PATH: 0o10000000,
 } as const;
+/** Of openat2(2): nothing leads out of the directory that it begins at. Source: linux/openat2.h; the number is one on all. */
+const RESOLVE_IN_ROOT = 0x10;
+const SYS_openat2 = 437;
 const AT_FDCWD = -100;
 const AT_SYMLINK_NOFOLLOW = 0x100;
 const AT_REMOVEDIR = 0x200;
@@ -68,6 +71,7 @@ export const S = { CHARACTER: 0o020000, BLOCK: 0o060000, FIFO: 0o010000 } as con
 
 const SYMBOLS = {
   openat: { parameters: ["i32", "buffer", "i32", "u32"], result: "i32" },
+  syscall: { parameters: ["i64", "i64", "buffer", "buffer", "usize"], result: "i64" },
   close: { parameters: ["i32"], result: "i32" },
   mkdirat: { parameters: ["i32", "buffer", "u32"], result: "i32" },
   symlinkat: { parameters: ["buffer", "i32", "buffer"], result: "i32" },
@@ -95,7 +99,7 @@ function libc() {
     return (opened ??= Deno.dlopen("libc.so.6", SYMBOLS)).symbols;
   } catch (error) {
     throw new CdebugError(
-      `Cannot make files as they were: the C library cannot be called: ${reason(error)}`,
+      `Cannot handle files as they are: the C library cannot be called: ${reason(error)}`,
       {
         hint: "-o FILE.tar, and tar -x where it can be",
         cause: error,
@@ -119,6 +123,23 @@ function check(call: string, result: number | bigint): number {
 /** Opens a file of a directory, which is never a symlink's; without `at`, of any directory by its whole path. */
 export function open(at: number | undefined, name: string, flags: number, mode = 0): number {
   return check("open", libc().openat(at ?? AT_FDCWD, c(name), flags | O.NOFOLLOW | O.CLOEXEC, mode));
+}
+
+/**
+ * Opens a directory for what is in it: the one at `path` where `root`, a path too, is the root directory. Links are
+ * followed as they are there.
+ */
+export function openInRoot(root: string, path: string): number {
+  const flags = O.PATH | O.DIRECTORY | O.CLOEXEC;
+  const { syscall } = libc();
+  const at = open(undefined, `${root}/.`, flags);
+  try {
+    const how = new Uint8Array(new BigUint64Array([BigInt(flags), 0n, BigInt(RESOLVE_IN_ROOT)]).buffer);
+    const call = syscall(BigInt(SYS_openat2), BigInt(at), c(path), how, BigInt(how.length));
+    return check("open", call);
+  } finally {
+    close(at);
+  }
 }
 
 export function close(fd: number): void {

@@ -2,6 +2,8 @@
 
 import type { ArchiveOptions } from "../../driver.ts";
 import { CdebugError } from "../../errors.ts";
+import * as sys from "../../syscalls.ts";
+import { byteString } from "../../tar.ts";
 import type { Target } from "../../target.ts";
 import { isForeign, readMounts, rootOf } from "./proc.ts";
 import { findTool, nsenter } from "./tools.ts";
@@ -65,12 +67,27 @@ export interface Files {
   readonly pid?: number;
 }
 
+/** Where tar begins: a directory of the target's, whatever its links say. */
+function openDirectory(target: Target, root: string, above: string, path: string | undefined): number {
+  try {
+    return sys.openInRoot(root, `/${byteString(new TextEncoder().encode(above))}`);
+  } catch (error) {
+    if (!(error instanceof sys.SyscallError)) throw error;
+    throw new CdebugError(
+      `Cannot read ${path ?? "the files"} of "${target.name}": ${error.message.replace(/ \(\w+\)$/, "")}`,
+      {
+        cause: error,
+      },
+    );
+  }
+}
+
 /**
  * What is below a root, or at `path`, as `Driver.archive` has it: without what is in the target's `mounts`; of a target
  * that names none, with all that is mounted at `path` but the kernel's own. Owners are those of the user namespace of its
- * process. Nothing that the target does meanwhile leads tar out of there: it goes from directory to directory by
- * descriptors, and follows no link. Source: GNU tar, "--one-file-system", "Excluding Some Files", and openat_nofollow of
- * its create.c.
+ * process. Nothing that the target does leads out of there: links on the way to `path` are followed as in its root, and
+ * tar goes from directory to directory by descriptors, and follows none. Source: GNU tar, "--one-file-system",
+ * "Excluding Some Files", and openat_nofollow of its create.c; openat2(2).
  */
 export async function* archive(
   target: Target,
@@ -88,6 +105,7 @@ export async function* archive(
   const leftOut = chosen && pid !== undefined ? kernelMountsOf(pid) : target.mounts ?? [];
   const isMapped = pid !== undefined && isForeign(pid, "user") && rootOf(pid) !== undefined;
   const [first, ...words] = [...isMapped ? nsenter(new Set(["user"]), pid) : [], program];
+  const directory = openDirectory(target, root, above, path);
   const child = new Deno.Command(first!, {
     args: [
       ...words,
@@ -102,15 +120,16 @@ export async function* archive(
       ...chosen ? [] : ["--one-file-system"],
       ...exclusions(leftOut, root, above, path ?? "/"),
       ...["--warning=no-xdev", "--warning=no-file-ignored", "--quoting-style=literal"],
-      `--directory=${root}${above}`,
       "--",
       name === "" ? "." : `./${name}`,
     ],
+    cwd: `/proc/${Deno.pid}/fd/${directory}`,
     env: { LC_ALL: "C" },
     stdin: "null",
     stdout: "piped",
     stderr: "piped",
   }).spawn();
+  sys.close(directory);
   const kill = () => {
     try {
       child.kill("SIGKILL");
@@ -121,8 +140,7 @@ export async function* archive(
   signal.addEventListener("abort", kill);
   const said: string[] = [];
   const isFatal = (line: string) =>
-    line.startsWith("nsenter: ") || line.startsWith(`${path}: Cannot stat: No such file`) ||
-    /Cannot (chdir|open): (No such process|No such file|Not a directory)/.test(line) && line.includes(root);
+    line.startsWith("nsenter: ") || line.startsWith(`${path}: Cannot stat: No such file`);
   const listening = (async () => {
     let rest = "";
     for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) {
@@ -146,7 +164,7 @@ export async function* archive(
     if (code > 2 || fatal !== undefined) {
       throw new CdebugError(
         `Cannot read ${path ?? "the files"} of "${target.name}": ${
-          (fatal ?? said.at(-1))?.replace(root, "") ?? `tar ended with ${code}`
+          fatal ?? said.at(-1) ?? `tar ended with ${code}`
         }`,
       );
     }
