@@ -59,8 +59,13 @@ interface Addition {
   readonly index: number;
 }
 
-/** Linux follows no more either. Source: path_resolution(7). */
+/** Linux follows no more either, nor a target that is longer. Source: path_resolution(7), PATH_MAX of linux/limits.h. */
 const MOST_LINKS = 40;
+const LONGEST_TARGET = 4095;
+/** Of the names on the way to a file, those of links' targets: whoever wants more wants to keep us busy. */
+const MOST_FOLLOWED = 1000;
+/** So many entries are placed before others, and the user, have their turn. */
+const AT_ONCE = 1000;
 /** Deeper trees than can be made on Linux without tricks. */
 const DEEPEST = 4000;
 const TOO_DEEP = `it is more than ${DEEPEST} directories deep`;
@@ -103,7 +108,7 @@ export async function mergeLayers(
   const { paths, signal, refused = () => {} } = options;
   const root: Directory = { name: "", parent: undefined, depth: 0, children: new Map(), entry: undefined };
   for (const [layer, source] of layers.entries()) {
-    apply(await readChanges(source, layer, signal, refused), root, layer, refused);
+    await apply(await readChanges(source, layer, signal, refused), root, layer, signal, refused);
   }
   const files = filesOf(root, paths === undefined ? undefined : selection(root, paths));
 
@@ -236,7 +241,13 @@ function compact(entry: Entry): Entry {
   };
 }
 
-function apply(changes: Changes, root: Directory, layer: number, refused: Refused): void {
+async function apply(
+  changes: Changes,
+  root: Directory,
+  layer: number,
+  signal: AbortSignal | undefined,
+  refused: Refused,
+): Promise<void> {
   const { whiteouts, additions, directories, remnants } = changes;
   // Whiteouts are for what lower layers have, and links may be to it even where this layer hides it; so that
   // the order of entries is of no matter, all are looked up before anything changes.
@@ -245,7 +256,8 @@ function apply(changes: Changes, root: Directory, layer: number, refused: Refuse
     name,
   }));
   const lower = new Map<Addition, Inode>();
-  for (const addition of additions) {
+  for (const [at, addition] of additions.entries()) {
+    if (at % AT_ONCE === 0) await turn(signal);
     const found = addition.type === "link" ? find(root, addition.entry!.target, directories) : undefined;
     if (found !== undefined) lower.set(addition, found);
   }
@@ -255,7 +267,8 @@ function apply(changes: Changes, root: Directory, layer: number, refused: Refuse
     else from.children.delete(name);
   }
 
-  for (const addition of additions) {
+  for (const [at, addition] of additions.entries()) {
+    if (at % AT_ONCE === 0) await turn(signal);
     const { path, type, entry, index } = addition;
     if (path === "") {
       root.entry = entry;
@@ -287,6 +300,11 @@ function apply(changes: Changes, root: Directory, layer: number, refused: Refuse
   }
 }
 
+async function turn(signal: AbortSignal | undefined): Promise<void> {
+  await new Promise((resolve) => setTimeout(resolve));
+  signal?.throwIfAborted();
+}
+
 function isDirectory(node: Directory | Inode): node is Directory {
   return "children" in node;
 }
@@ -314,6 +332,7 @@ function walk(
 ): Directory | string {
   let at = root;
   let links = 0;
+  let steps = 0;
   /** The components to come, the next one last. */
   const left = parts.toReversed();
   /** How many of them are of symlinks' targets. */
@@ -341,11 +360,12 @@ function walk(
     }
     if (child.entry?.type !== "symlink") return "its parent is no directory";
     const { target } = child.entry;
-    if (target === "") return "its parent is a symlink that leads nowhere";
+    if (target === "" || target.length > LONGEST_TARGET) return "its parent is a symlink that leads nowhere";
     if (++links > MOST_LINKS) return `its parent is behind more than ${MOST_LINKS} symlinks`;
     passed?.(at, name);
     if (target.startsWith("/")) at = root;
     const further = target.split("/");
+    if ((steps += further.length) > MOST_FOLLOWED) return "its parent is behind symlinks that lead too far";
     followed += further.length;
     for (const part of further.reverse()) left.push(part);
   }
