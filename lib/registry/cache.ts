@@ -59,7 +59,8 @@ export async function findBlob(digest: string, size: number): Promise<string | u
   const path = blobPath(digest);
   try {
     // Names are not trusted any further: after a loss of power there may be less behind one.
-    if ((await Deno.stat(path)).size !== size) return undefined;
+    const there = await Deno.stat(path);
+    if (!there.isFile || there.size !== size) return undefined;
     await Deno.utime(path, new Date(), new Date()).catch(() => {}); // a cache that is read-only is one, too
     return path;
   } catch (error) {
@@ -88,6 +89,7 @@ export async function openPartial(
     try {
       await Deno.mkdir(blobsDirectory(), { recursive: true, mode: 0o700 });
       file = await Deno.open(path, { read: true, write: true, create: true, mode: 0o600 });
+      if (!(await file.stat()).isFile) throw new Error(`${path} is no file`);
       const isMine = await file.tryLock(true) && await isAt(file, path);
       if (isMine && !await findBlob(digest, size)) {
         const mine = file;
@@ -115,7 +117,16 @@ export async function keep(digest: string): Promise<void> {
 
 /** Removes the file of a layer that is open. */
 export async function discard(digest: string): Promise<void> {
-  await Deno.remove(blobPath(digest) + PARTIAL).catch((error) => {
+  await removeFile(blobPath(digest) + PARTIAL);
+}
+
+/** Removes a layer that is not what its digest says. */
+export async function forget(digest: string): Promise<void> {
+  await removeFile(blobPath(digest));
+}
+
+async function removeFile(path: string): Promise<void> {
+  await Deno.remove(path).catch((error) => {
     if (!(error instanceof Deno.errors.NotFound)) throw unusable(error);
   });
 }

@@ -8,7 +8,7 @@
 import { createHash, type Hash } from "node:crypto";
 import { openArchive } from "../compressed.ts";
 import { CdebugError, reason } from "../errors.ts";
-import { discard, findBlob, keep, openPartial, pruneCache } from "./cache.ts";
+import { discard, findBlob, forget, keep, openPartial, pruneCache } from "./cache.ts";
 import { ConnectionError, type Reply, TRIES } from "./http.ts";
 import { DIGEST, formatReference, parseReference, type Reference } from "./reference.ts";
 import { asRecord, parseJson, Session, type SessionOptions } from "./session.ts";
@@ -127,7 +127,8 @@ class Finder {
       manifest = await this.#manifest(chosen.digest, chosen.digest);
     }
     const { value } = manifest;
-    const layers = listOf(value["layers"]).map((layer) => this.#layer(layer));
+    if (!Array.isArray(value["layers"])) throw this.#refuse("its manifest does not say which layers it has");
+    const layers = value["layers"].map((layer) => this.#layer(layer));
     const config = await this.#config(this.#descriptor(value["config"], "configuration"));
     const { os = "linux", architecture = "", variant = "" } = config;
     const found = normalized({ os, architecture, variant });
@@ -151,7 +152,9 @@ class Finder {
     // What means one thing to one reader and another to the next is refused. Source: CVE-2021-41190.
     const isIndex = INDEXES.includes(mediaType);
     if (!isIndex && !MANIFESTS.includes(mediaType) || (isIndex ? "layers" : "manifests") in value) {
-      throw this.#refuse(`its manifest is of a kind that cdebug cannot read: ${mediaType}`);
+      throw this.#refuse(
+        `its manifest is of a kind that cdebug cannot read: ${mediaType || "none is named"}`,
+      );
     }
     return document;
   }
@@ -276,7 +279,10 @@ class Finder {
   }
 
   #refuse(why: string, hint?: string): CdebugError {
-    return new CdebugError(`${this.#action}: ${why}`, { ...hint !== undefined && { hint } });
+    // Registries are quoted, and lines are ours.
+    return new CdebugError(`${this.#action}: ${why.replace(/\s*[\r\n]\s*/g, "; ")}`, {
+      ...hint !== undefined && { hint },
+    });
   }
 }
 
@@ -293,7 +299,7 @@ export async function fetchLayers(
   const missing: Layer[] = [];
   for (const layer of new Map(image.layers.map((layer) => [layer.digest, layer])).values()) {
     const { digest, size } = layer;
-    if (await findBlob(digest, size)) report({ digest, done: size, total: size });
+    if (await isCached(layer, signal)) report({ digest, done: size, total: size });
     else missing.push(layer);
   }
   if (missing.length === 0) return;
@@ -318,6 +324,22 @@ export async function fetchLayers(
   } finally {
     signal?.removeEventListener("abort", cancel);
   }
+}
+
+/** Whether a layer is in the cache, as it was when it came there: on a disk, things change. */
+async function isCached({ digest, size }: Layer, signal: AbortSignal | undefined): Promise<boolean> {
+  const path = await findBlob(digest, size);
+  if (path === undefined) return false;
+  using file = await Deno.open(path);
+  const hash = createHash("sha256");
+  const buffer = new Uint8Array(256 * 1024);
+  for (let count; (count = await file.read(buffer)) !== null;) {
+    signal?.throwIfAborted();
+    hash.update(buffer.subarray(0, count));
+  }
+  if (`sha256:${hash.digest("hex")}` === digest) return true;
+  await forget(digest);
+  return false;
 }
 
 async function fetchLayer(
@@ -399,6 +421,7 @@ class Download {
   /** Gets what is missing, and returns the digest of all of it. Connections that break are resumed. */
   async fetch(): Promise<string> {
     this.#tell(this.#done);
+    let most = this.#done;
     for (let failures = 0; this.#done < this.#size;) {
       const before = this.#done;
       await using reply = await this.#session.get(
@@ -416,7 +439,8 @@ class Download {
         if (this.#done < this.#size) throw new ConnectionError(new Error("it ended too early"));
       } catch (error) {
         if (!(error instanceof ConnectionError)) throw error;
-        failures = this.#done > before ? 1 : failures + 1;
+        failures = this.#done > most ? 1 : failures + 1;
+        most = Math.max(most, this.#done);
         if (failures === TRIES) {
           throw new CdebugError(
             `${this.#action}: the connection to ${reply.url.host} breaks: ${error.message}`,

@@ -393,6 +393,8 @@ registryTest(
     const whole = left!.replace(".partial", "");
     await Deno.truncate(`${dir}/cache/cdebug/blobs/sha256/${whole}`, 10);
     assertEquals(await pull(registry.image), [bytes]);
+    await Deno.writeFile(`${dir}/cache/cdebug/blobs/sha256/${whole}`, noise(500_000));
+    assertEquals(await pull(registry.image), [bytes]);
   },
 );
 
@@ -417,6 +419,13 @@ registryTest("a layer that is not what its digest says is refused", async ({ reg
   registry.rule = (_, path) =>
     path.endsWith(digestOf(bytes)) ? new Response(null, { status: 404 }) : undefined;
   await assertRejects(() => pull(registry.image), CdebugError, "does not have it");
+  registry.rule = ({ headers }, path) => {
+    if (!path.endsWith(digestOf(bytes))) return undefined;
+    return headers.has("range") ? new Response(null, { status: 416 }) : new Response(bytes.slice(0, 900));
+  };
+  const before = registry.of(digestOf(bytes)).length;
+  await assertRejects(() => pull(registry.image), CdebugError, "it ended too early");
+  assert(registry.of(digestOf(bytes)).length - before < 20);
 });
 
 registryTest("a blob's storage elsewhere never sees the login", async ({ registry, docker }) => {
