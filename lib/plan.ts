@@ -325,6 +325,8 @@ const forwardSession = v.strictObject({
   runningTimeoutSeconds: described(seconds, "How long a target may take to run again."),
 });
 
+const somePaths = v.pipe(v.array(path), v.minLength(1));
+
 const exportSession = v.strictObject({
   kind: v.literal("export"),
   source: described(
@@ -334,8 +336,8 @@ const exportSession = v.strictObject({
   reason: described(text, "For people: why this source, and what it costs the target."),
   output: described(v.union([v.literal("-"), path]), "A folder, or an archive's file; - is stdout."),
   format: v.picklist(["directory", "tar", "tar.gz", "tar.zst"]),
-  paths: described(v.exactOptional(v.array(path)), "Only these, and what is below them."),
-  volumes: described(v.exactOptional(v.array(path)), "What is mounted there is added."),
+  paths: described(v.exactOptional(somePaths), "Only these, and what is below them."),
+  volumes: described(v.exactOptional(somePaths), "What is mounted there is added."),
   leftOut: described(v.exactOptional(v.array(path)), "What is mounted there is not; the folder is empty."),
   inMemory: described(
     v.exactOptional(v.array(path)),
@@ -575,6 +577,25 @@ function cannotForward({ via, sidecar, socket, exec, listen }: Forward, plan: Pl
   return undefined;
 }
 
+/** What in a session of an export is not as the rest of the plan says it, by its keys. */
+function cannotExport(
+  { output, format, source, force, manifest }: ExportSession,
+  { request, target }: Plan,
+): Partial<Record<keyof ExportSession, string>> {
+  if (request.command !== "export") return {};
+  const sources = target.state === "image" ? "layers" : "archive";
+  const unlike = (of: unknown) => `Expected what the request says, ${of}`;
+  return {
+    ...source !== sources && { source: `Expected ${sources}, as the target is ${target.state}` },
+    ...output === "-" && format !== "tar" && { format: "Expected tar, as stdout takes one" },
+    ...request.output !== undefined && request.output !== output && { output: unlike(request.output) },
+    ...request.output === undefined && !output.startsWith(`${request.directory?.replace(/\/$/, "")}/`) &&
+      { output: `Expected a folder in the request's directory, ${request.directory}` },
+    ...force !== (request.force ?? false) && { force: unlike(request.force ?? false) },
+    ...manifest !== request.manifest && { manifest: unlike(request.manifest ?? "none") },
+  };
+}
+
 /** What the schema cannot say: references between the parts. */
 function contradictions(plan: Plan): { keys: unknown[]; text: string }[] {
   const faults: { keys: unknown[]; text: string }[] = [];
@@ -615,6 +636,11 @@ function contradictions(plan: Plan): { keys: unknown[]; text: string }[] {
   for (const [keys, name] of referred) {
     if (names.includes(name)) continue;
     faults.push({ keys, text: `Expected the name of a sidecar (${names.join(", ")}), found "${name}"` });
+  }
+  if (session.kind === "export") {
+    for (const [key, text] of Object.entries(cannotExport(session, plan))) {
+      if (text !== undefined) faults.push({ keys: ["session", key], text });
+    }
   }
   const [wants, is] = [session.kind === "forward" ? "port-forward" : session.kind, plan.request.command];
   if (wants !== is) {

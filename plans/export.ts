@@ -130,7 +130,8 @@ export function compile(request: ExportRequest, found: Target, _capabilities: Ca
       other === path ? number >= at : !`${path}/`.startsWith(other.replace(/\/?$/, "/"))
     )
   );
-  const output = request.output ?? `${request.directory ?? ""}/${nameOf(request.target)}`;
+  const output = request.output ??
+    `${(request.directory ?? "").replace(/\/$/, "")}/${nameOf(request.target)}`;
   const format = formatOf(output);
   const { platform } = request;
   if (platform !== undefined && found.engine !== "registry" && !isFor(platform, found.platform)) {

@@ -3,6 +3,7 @@ import { FAKE_CAPABILITIES as docker, fakeTarget } from "../fake_driver.ts";
 import { golden } from "../golden.ts";
 import { CdebugError } from "../../lib/errors.ts";
 import { parseFlags } from "../../lib/flags.ts";
+import { formatYaml, parsePlan, type Plan } from "../../lib/plan.ts";
 import type { Target } from "../../lib/target.ts";
 import * as exports from "../../plans/export.ts";
 import { parseBytes } from "../../lib/size.ts";
@@ -103,6 +104,24 @@ Deno.test("export: refuses what makes no sense", pure, () => {
   assertThrows(() => request("web", "-o", "x.tar", "--no-same-owner"), CdebugError, "always has the owners");
   assertThrows(() => request("web", "-o", "x.tar", "--manifest", "./x.tar"), CdebugError, "name the same");
   assertThrows(() => session(["web", "--platform", "linux/arm64"]), CdebugError, "not an image");
+});
+
+Deno.test("export: a saved plan that contradicts itself is refused", () => {
+  const plan = exports.compile(request("web", "-o", "/tmp/web.tar"), fakeTarget(), docker);
+  assertEquals(parsePlan(formatYaml(plan), "plan.yaml"), plan);
+  for (
+    const [session, text] of [
+      [{ output: "/etc/passwd" }, "Expected what the request says, /tmp/web.tar"],
+      [{ output: "-", format: "directory" }, "Expected tar, as stdout takes one"],
+      [{ force: true }, "Expected what the request says, false"],
+      [{ manifest: "/etc/passwd" }, "Expected what the request says, none"],
+      [{ source: "layers" }, "Expected archive, as the target is running"],
+      [{ paths: [] }, "session.paths"],
+    ] as const
+  ) {
+    const edited = formatYaml({ ...plan, session: { ...plan.session, ...session } } as unknown as Plan);
+    assertThrows(() => parsePlan(edited, "plan.yaml"), CdebugError, text);
+  }
 });
 
 Deno.test("parseBytes() reads sizes", pure, () => {
