@@ -9,10 +9,11 @@ import type { Driver } from "./driver.ts";
 import { Cancelled, CdebugError, reason } from "./errors.ts";
 import { type Context, type Outcome, SIGNALS } from "./executor.ts";
 import { type EntrySource, mergeLayers } from "./layers.ts";
+import { makeTemporary } from "./leftovers.ts";
 import { withManifest } from "./manifest.ts";
 import type { ExportSession, Plan } from "./plan.ts";
 import { byteString, END_OF_ARCHIVE, formatHeader, padding, shown, TarError, TarReader } from "./tar.ts";
-import { type Omission, tooLarge, unpack } from "./unpack.ts";
+import { type Omission, tooLarge, unlessAborted, unpack } from "./unpack.ts";
 
 export interface ExportContext extends Context {
   /** Takes an archive that goes to stdout; resolves when the chunk has been taken. */
@@ -205,7 +206,10 @@ class Export {
 
   async #write(archive: Bytes, path: string | undefined): Promise<void> {
     if (path === undefined) {
-      for await (const chunk of archive) await this.#context.stdout(chunk);
+      // Who reads may wait for something else, and the user not.
+      for await (const chunk of archive) {
+        await unlessAborted(this.#signal, () => this.#context.stdout(chunk));
+      }
       return;
     }
     using file = await open(path);
@@ -248,6 +252,9 @@ interface Place extends AsyncDisposable {
   finish(): Promise<void>;
 }
 
+/** Of what is beside a result until it is whole. */
+const PREFIX = ".cdebug-export-";
+
 /** Beside the result, so that it gets there in one step. Throws CdebugError if it is in the way, or cannot be made. */
 async function makePlace({ output: named, format, force }: ExportSession): Promise<Place> {
   const isFolder = format === "directory";
@@ -269,12 +276,9 @@ async function makePlace({ output: named, format, force }: ExportSession): Promi
   if (full) {
     return { path: output, finish: () => Promise.resolve(), [Symbol.asyncDispose]: () => Promise.resolve() };
   }
-  const prefix = ".cdebug-export-";
   let path: string;
   try {
-    path = isFolder
-      ? await Deno.makeTempDir({ dir: parent, prefix })
-      : await Deno.makeTempFile({ dir: parent, prefix });
+    path = await makeTemporary(isFolder ? "directory" : "file", parent, PREFIX);
     await Deno.chmod(path, isFolder ? 0o755 : 0o644);
   } catch (error) {
     throw cannotWrite(output, error);
@@ -283,17 +287,31 @@ async function makePlace({ output: named, format, force }: ExportSession): Promi
   return {
     path,
     async finish() {
-      try {
-        await Deno.rename(path, output);
-      } catch (error) {
-        throw cannotWrite(output, error);
-      }
+      if (isFolder || force) await moveTo(path, output);
+      else await moveToFree(path, output);
       finished = true;
     },
     async [Symbol.asyncDispose]() {
       if (!finished) await Deno.remove(path, { recursive: true }).catch(() => {});
     },
   };
+}
+
+async function moveTo(from: string, to: string): Promise<void> {
+  await Deno.rename(from, to).catch((error) => {
+    throw cannotWrite(to, error);
+  });
+}
+
+/** The same, where nothing may have come meanwhile. */
+async function moveToFree(from: string, to: string): Promise<void> {
+  try {
+    await Deno.link(from, to);
+  } catch (error) {
+    if (error instanceof Deno.errors.AlreadyExists) throw inTheWay(to, "it is there by now", "another name");
+    return await moveTo(from, to); // a file system without links
+  }
+  await Deno.remove(from);
 }
 
 /** Throws CdebugError if no file can be made there. */
@@ -325,10 +343,16 @@ async function open(path: string): Promise<Deno.FsFile> {
   return await Deno.open(path, { write: true, truncate: true });
 }
 
+/** In one step, and never through a link that is there. */
 async function writeText(path: string, text: string): Promise<void> {
+  let fresh: string | undefined;
   try {
-    await Deno.writeTextFile(path, text);
+    fresh = await makeTemporary("file", path.replace(/\/[^/]*$/, "") || "/", PREFIX);
+    await Deno.writeTextFile(fresh, text);
+    await Deno.chmod(fresh, 0o644);
+    await Deno.rename(fresh, path);
   } catch (error) {
+    if (fresh !== undefined) await Deno.remove(fresh).catch(() => {});
     throw cannotWrite(path, error);
   }
 }

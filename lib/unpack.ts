@@ -55,15 +55,21 @@ export function tooLarge(maxSize: number): CdebugError {
 
 /** A source that is not waited for any longer once the signal is aborted. */
 function abortable(source: EntrySource, signal: AbortSignal): EntrySource {
-  // One listener for each call, for a promise that lasts as long as the signal would keep what waited for it.
-  const unlessAborted = <T>(call: () => Promise<T>) =>
-    new Promise<T>((resolve, reject) => {
-      signal.throwIfAborted();
-      const abort = () => reject(signal.reason);
-      signal.addEventListener("abort", abort);
-      call().then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
-    });
-  return { next: () => unlessAborted(() => source.next()), read: () => unlessAborted(() => source.read()) };
+  return {
+    next: () => unlessAborted(signal, () => source.next()),
+    read: () => unlessAborted(signal, () => source.read()),
+  };
+}
+
+/** What a call gives, which is not waited for once the signal is aborted. Throws the signal's reason then. */
+export function unlessAborted<T>(signal: AbortSignal, call: () => Promise<T>): Promise<T> {
+  // One listener for each call: a promise that lasts as long as the signal would keep what waited for it.
+  return new Promise<T>((resolve, reject) => {
+    signal.throwIfAborted();
+    const abort = () => reject(signal.reason);
+    signal.addEventListener("abort", abort);
+    call().then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+  });
 }
 
 /** An entry cannot be where it wants to be. */

@@ -208,6 +208,31 @@ for (const place of ["root", "runc"] as const) {
   }, place);
 }
 
+localTest("export: root: no link of the target's leads to this machine's files", async () => {
+  await using directory = await temporaryDirectory();
+  await Deno.writeTextFile(`${directory.path}/secret`, "this machine's");
+  await using started = await startTarget({
+    files: { "/etc/name": "the target's" },
+    fill: async (root) => {
+      await Deno.symlink(directory.path, `${root}/away`);
+      await Deno.symlink("/etc", `${root}/near`);
+      await Deno.symlink("../../../../../etc", `${root}/up`);
+    },
+  });
+  const { ref } = named(started);
+  const text = async (path: string) => {
+    const { code, stdout, stderr } = await cdebug(["export", ref, "--path", path, "-o", "-"]);
+    assertEquals(code, 0, stderr);
+    await Deno.writeTextFile(`${directory.path}/got.tar`, stdout);
+    return await run("tar", ["-xOf", `${directory.path}/got.tar`]);
+  };
+  assertEquals(await text("/near/name"), "the target's");
+  assertEquals(await text("/up/name"), "the target's");
+  const { code, stderr } = await cdebug(["export", ref, "--path", "/away/secret", "-o", "-"]);
+  assertEquals(code, 125);
+  assertIncludes(stderr, "Cannot read /away/secret of");
+}, "root");
+
 localTest("export: runc: owners and file capabilities are those of the target's user namespace", async () => {
   await using directory = await temporaryDirectory();
   await using started = await startRunc({ runtime: "runc", mapTo: 200_000 });
@@ -432,6 +457,16 @@ liveTest("export: what is in the way is refused, and what fails leaves nothing",
   await refused("--max-size", "-o", `${directory.path}/place/small`, "--max-size", "100K");
   await Deno.writeTextFile(`${out}/mine.tar`, "");
   await refused("it is there already", "-o", `${out}/mine.tar`);
+  await refused("it is there already", "-o", `${directory.path}/free.tar`, "--manifest", `${out}/mine`);
+  // What lists what is not as it was is no way to write elsewhere.
+  await Deno.symlink(`${out}/mine`, `${directory.path}/own.cdebug-export.json`);
+  const { client } = engineOf("docker")!;
+  await client(["exec", web.name, "sh", "-c", "echo >/owned; chown 7 /owned"]);
+  const own = await cdebug(["export", web.ref, "--no-same-owner", "-o", `${directory.path}/own`]);
+  assertEquals(own.code, 0, own.stderr);
+  assertEquals(await Deno.readTextFile(`${out}/mine`), "");
+  assert((await Deno.lstat(`${directory.path}/own.cdebug-export.json`)).isFile);
+  await client(["exec", web.name, "rm", "/owned"]);
   assertEquals((await cdebug(["export", web.ref, "-o", out, "--force"])).code, 0);
   assert(await exists(`${out}/mine`) && await exists(`${out}/bin/busybox`));
   assertEquals((await Array.fromAsync(Deno.readDir(`${directory.path}/place`))).length, 1);
@@ -469,6 +504,10 @@ liveTest("export: Ctrl-C leaves nothing, kill -9 nothing under the name", async 
       if (signal === "SIGINT") {
         assertEquals(code, 130);
         assert(await isEmpty(place));
+      } else {
+        // What was left is gone with the next one.
+        assertEquals((await cdebug(["export", name, "-o", `${place}/${output}`])).code, 0);
+        assertEquals((await Array.fromAsync(Deno.readDir(place))).map(({ name }) => name), [output]);
       }
     }
     assertEquals(await client(["ps", "-aq", "--filter", "label=cdebug.session"]), "");
@@ -482,6 +521,12 @@ liveTest("export: to a pipe, which may be closed", async () => {
   const command = [...CDEBUG, "export", web.ref, "-o", "-"].map((word) => `'${word}'`).join(" ");
   const list = await run("sh", ["-c", `${command} | tar -t`], { env: userEnv() });
   assertIncludes(list, "bin/busybox\n");
+  // Nobody reads, and the user has enough.
+  const unread = spawn(["export", web.ref, "-o", "-"]);
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  unread.kill("SIGINT");
+  assertEquals((await unread.status).code, 130);
+  await Promise.all([unread.stdout.cancel(), unread.stderr.cancel()]);
   const cut = await run("sh", ["-c", `{ ${command}; echo "code $?" >&2; } 2>&1 >/dev/null | cat`], {
     env: userEnv(),
   });

@@ -5,6 +5,7 @@ import { writeAll } from "../../chunk.ts";
 import { openArchive } from "../../compressed.ts";
 import type { ArchiveOptions, LayerOptions, Layers } from "../../driver.ts";
 import { CdebugError, reason } from "../../errors.ts";
+import { makeTemporary } from "../../leftovers.ts";
 import { byteString, TarReader } from "../../tar.ts";
 import type { Target } from "../../target.ts";
 import { type Api, ApiError } from "./api.ts";
@@ -41,10 +42,15 @@ export async function saveLayers(
   target: Target,
   { signal, report }: LayerOptions,
 ): Promise<Layers> {
-  const dir = await Deno.makeTempDir({ dir: "/var/tmp", prefix: "cdebug-layers-" });
+  const dir = await makeTemporary("directory", "/var/tmp", "cdebug-layers-");
   await using stack = new AsyncDisposableStack();
   stack.defer(() => Deno.remove(dir, { recursive: true }).catch(() => {}));
-  const response = await api.request("GET", `/images/${target.id}/get`, { signal });
+  const response = await api.request("GET", `/images/${target.id}/get`, { signal }).catch((error) => {
+    if (!(error instanceof ApiError)) throw error;
+    throw new CdebugError(`Cannot export "${target.name}": the engine does not save it: ${reason(error)}`, {
+      cause: error,
+    });
+  });
   const reader = new TarReader(response.body! as ReadableStream<Uint8Array<ArrayBuffer>>);
   const files = new Map<string, string>();
   const links = new Map<string, string>();
