@@ -81,8 +81,8 @@ class Export {
     let omissions: readonly Omission[] = [];
     await using stack = new AsyncDisposableStack();
     const entries = async () => {
-      const source = await this.#entriesOf(stack);
-      return this.#counted(manifest ? list = withManifest(source) : source);
+      const source = this.#counted(await this.#entriesOf(stack));
+      return manifest ? list = withManifest(source) : source;
     };
     if (format === "directory") {
       ({ omissions } = await unpack(await entries(), {

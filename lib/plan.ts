@@ -325,6 +325,7 @@ const forwardSession = v.strictObject({
   runningTimeoutSeconds: described(seconds, "How long a target may take to run again."),
 });
 
+const fileOrStdout = v.union([v.literal("-"), path]);
 const somePaths = v.pipe(v.array(path), v.minLength(1));
 
 const exportSession = v.strictObject({
@@ -334,7 +335,7 @@ const exportSession = v.strictObject({
     "archive: the engine's, of the target's files; layers: an image's, put together here.",
   ),
   reason: described(text, "For people: why this source, and what it costs the target."),
-  output: described(v.union([v.literal("-"), path]), "A folder, or an archive's file; - is stdout."),
+  output: described(fileOrStdout, "A folder, or an archive's file; - is stdout."),
   format: v.picklist(["directory", "tar", "tar.gz", "tar.zst"]),
   paths: described(v.exactOptional(somePaths), "Only these, and what is below them."),
   volumes: described(v.exactOptional(somePaths), "What is mounted there is added."),
@@ -347,7 +348,7 @@ const exportSession = v.strictObject({
   force: described(flag, "A folder that is not empty, or a file, is written over."),
   maxSizeBytes: described(v.exactOptional(bytes), "More contents than that end the export."),
   manifest: described(
-    v.exactOptional(v.union([v.literal("-"), path])),
+    v.exactOptional(fileOrStdout),
     "The file that lists every entry with its digest; - is stdout.",
   ),
 });
@@ -670,6 +671,7 @@ function faultText(issue: v.BaseIssue<unknown>): string {
   if (issue.type === "strict_object" && issue.received === "undefined") {
     return `Expected the key "${String(key)}", found none`;
   }
+  if (issue.type === "regex") return `${issue.message}, found ${issue.received}`;
   return issue.expected === null ? issue.message : `Expected ${issue.expected}, found ${issue.received}`;
 }
 

@@ -92,17 +92,19 @@ export function request(
   const size = values["max-size"];
   const absolute = (path: string) => normal(path.startsWith("/") ? path : `${cwd}/${path}`);
   const { output, manifest } = values;
-  if (output === undefined) nameOf(target);
-  else if (formatOf(output) === "directory" && OTHER_ARCHIVE.test(output)) {
+  const isArchive = output !== undefined && formatOf(output) !== "directory";
+  if (output !== undefined && !isArchive && OTHER_ARCHIVE.test(output)) {
     throw refused(
       `"${output}" is an archive of a kind that cdebug does not make`,
       "-o FILE.tar.gz, or FILE.tar.zst",
     );
-  } else if (formatOf(output) !== "directory" && values["same-owner"] !== undefined) {
+  }
+  if (isArchive && values["same-owner"] !== undefined) {
     throw refused("an archive always has the owners", "leave out --same-owner");
   }
-  if (output !== undefined && manifest !== undefined && absolute(manifest) === absolute(output)) {
-    throw refused("--manifest and -o name the same", "--manifest FILE");
+  const place = absolute(output ?? nameOf(target));
+  if (manifest !== undefined && `${absolute(manifest)}/`.startsWith(`${place}/`)) {
+    throw refused("--manifest is in what -o makes", "--manifest FILE, beside it");
   }
   return {
     command: "export",

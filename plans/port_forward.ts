@@ -207,6 +207,10 @@ export function compile(request: ForwardRequest, target: Target, capabilities: C
     );
   }
   const asked = request.forwards.flatMap(parse);
+  const { via } = request;
+  if ((via === "direct" || via === "chain") && asked.every(({ direction }) => direction === "remote")) {
+    throw refused(`--via ${via} is a way for -L, and there is none`, "leave out --via");
+  }
   const ways = asked.map((one, index) => findWay(one, index, request, target, capabilities));
   const inTarget = ways.filter(({ forward: { sidecar } }) => sidecar === FORWARDER);
   const { networks: _networks, ...facts } = target;
@@ -230,6 +234,8 @@ export function compile(request: ForwardRequest, target: Target, capabilities: C
     leaves: request.detach ? ["the forwarders, until cdebug prune SESSION"] : [],
   };
 }
+
+const NO_RELAY = "--via relay takes an engine that shares this machine's filesystem";
 
 /** In the target's network namespace; in front of it, published by the engine; beside it, on its network. */
 const FORWARDER = "forwarder";
@@ -262,6 +268,7 @@ function findWay(
 
   if (direction === "remote") {
     if (detach) throw cannot("-R ends here, and with --detach nobody is here", "leave out -d");
+    if (via === "relay" && !hostSockets) throw cannot(NO_RELAY, "--via stream, or leave out --via");
     const streamed = via === "stream" || !hostSockets;
     const onward = streamed ? `announce ${number}` : `dial ${exchanged}`;
     return {
@@ -302,10 +309,7 @@ function findWay(
   const chosenBecause = via || detach ? whyNot : undefined;
   if (chosen === "relay" || chosen === "stream") {
     if (chosen === "relay" && !hostSockets) {
-      throw cannot(
-        "--via relay takes an engine that shares this machine's filesystem",
-        "--via stream, or leave out --via",
-      );
+      throw cannot(NO_RELAY, "--via stream, or leave out --via");
     }
     const relayed = chosen === "relay";
     return {

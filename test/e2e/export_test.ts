@@ -354,7 +354,8 @@ localTest("export: an ordinary user gets all but what the report lists", async (
   assertEquals(report.unreadable, []);
   const listed = new Map<string, Set<string>>();
   for (const { path, what } of report.omissions as { path: string; what: string }[]) {
-    listed.set(path, (listed.get(path) ?? new Set()).add(what));
+    const name = path.replace(/^\//, "");
+    listed.set(name, (listed.get(name) ?? new Set()).add(what));
   }
   // A file that has more names is listed by its first.
   const byFile = new Map<number, Set<string>>();
@@ -514,6 +515,29 @@ liveTest("export: Ctrl-C leaves nothing, kill -9 nothing under the name", async 
   } finally {
     await client(["rm", "-f", name]);
   }
+});
+
+liveTest("export: SOURCE_DATE_EPOCH is the latest time of all that is made", async () => {
+  await using directory = await temporaryDirectory();
+  await using web = await target({});
+  const list = `${directory.path}/list`;
+  for (const output of ["out", "out.tar"]) {
+    const words = ["export", web.ref, "-f", "-o", `${directory.path}/${output}`, "--manifest", list];
+    const { code, stderr } = await cdebug(words, { env: { SOURCE_DATE_EPOCH: "1000" } });
+    assertEquals(code, 0, stderr);
+    const times = (await Deno.readTextFile(list)).trim().split("\n").map((line) => JSON.parse(line).mtime);
+    assert(times.length > 100 && times.every((time) => Number(time) <= 1000));
+  }
+  assertEquals((await Deno.stat(`${directory.path}/out/bin/busybox`)).mtime, new Date(1_000_000));
+  assertIncludes(
+    await run("tar", ["--utc", "-tvf", `${directory.path}/out.tar`, "bin/busybox"]),
+    "1970-01-01 00:16",
+  );
+  const { code, stderr } = await cdebug(["export", web.ref, "-o", "-"], {
+    env: { SOURCE_DATE_EPOCH: "soon" },
+  });
+  assertEquals(code, 125);
+  assertIncludes(stderr, 'SOURCE_DATE_EPOCH is "soon"');
 });
 
 liveTest("export: to a pipe, which may be closed", async () => {

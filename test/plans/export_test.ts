@@ -102,8 +102,18 @@ Deno.test("export: refuses what makes no sense", pure, () => {
     assertThrows(() => request("web", "-o", name), CdebugError, "of a kind that cdebug does not make");
   }
   assertThrows(() => request("web", "-o", "x.tar", "--no-same-owner"), CdebugError, "always has the owners");
-  assertThrows(() => request("web", "-o", "x.tar", "--manifest", "./x.tar"), CdebugError, "name the same");
+  for (const [output, manifest] of [["x.tar", "./x.tar"], ["x", "x/list"], ["-", "-"]] as const) {
+    const words = ["web", "-o", output, "--manifest", manifest];
+    assertThrows(() => request(...words), CdebugError, "in what -o makes");
+  }
   assertThrows(() => session(["web", "--platform", "linux/arm64"]), CdebugError, "not an image");
+});
+
+Deno.test("export: another target gives its name to the folder, where the user has not", pure, () => {
+  const again = (argv: readonly string[]) =>
+    exports.compile({ ...request(...argv), target: "docker://shop" }, fakeTarget(), docker).session;
+  assertEquals(again(["web"]), { ...session(["web"]), output: "/home/me/shop" });
+  assertEquals(again(["web", "-o", "web"]), session(["web"]));
 });
 
 Deno.test("export: a saved plan that contradicts itself is refused", () => {

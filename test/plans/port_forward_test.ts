@@ -211,6 +211,14 @@ Deno.test("port-forward: has no right that a forward does not take", pure, () =>
   assertEquals(securityOptions, ["no-new-privileges"]);
 });
 
+Deno.test("port-forward: refuses a way that there is not", pure, () => {
+  for (const via of ["direct", "chain"]) {
+    assertThrows(() => compile(["-R", "80", "--via", via], HERE), CdebugError, "is a way for -L");
+    compile(["-R", "80", "-L", "80", "--via", via], HERE);
+  }
+  assertThrows(() => compile(["-R", "80", "--via", "relay"], REMOTE), CdebugError, "shares this machine's");
+});
+
 Deno.test("port-forward: what does not run has no ports", pure, () => {
   for (const state of ["stopped", "image"] as const) {
     const error = assertThrows(() => compile(["-L", "80"], HERE, { state, exitCode: 1 }), CdebugError);
