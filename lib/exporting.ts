@@ -4,13 +4,12 @@
  */
 
 import { writeAll } from "./chunk.ts";
-import { compress } from "./compressed.ts";
 import type { Driver } from "./driver.ts";
 import { Cancelled, CdebugError, reason } from "./errors.ts";
 import { type Context, type Outcome, SIGNALS } from "./executor.ts";
 import { type EntrySource, mergeLayers } from "./layers.ts";
 import { makeTemporary } from "./leftovers.ts";
-import { withManifest } from "./manifest.ts";
+import type { withManifest } from "./manifest.ts";
 import type { ExportSession, Plan } from "./plan.ts";
 import { byteString, END_OF_ARCHIVE, formatHeader, padding, shown, TarError, TarReader } from "./tar.ts";
 import { type Omission, tooLarge, unlessAborted, unpack } from "./unpack.ts";
@@ -82,7 +81,9 @@ class Export {
     await using stack = new AsyncDisposableStack();
     const entries = async () => {
       const source = this.#counted(await this.#entriesOf(stack));
-      return manifest ? list = withManifest(source) : source;
+      if (!manifest) return source;
+      const { withManifest } = await import("./manifest.ts");
+      return list = withManifest(source);
     };
     if (format === "directory") {
       ({ omissions } = await unpack(await entries(), {
@@ -95,7 +96,10 @@ class Export {
       let archive = this.#isPlain()
         ? this.#countedBytes(this.#archive(undefined))
         : pack(await entries(), this.#session.maxSizeBytes);
-      if (format !== "tar") archive = compress(archive, format === "tar.gz" ? "gzip" : "zstd");
+      if (format !== "tar") {
+        const { compress } = await import("./compressed.ts"); // which takes as long to load as all the rest
+        archive = compress(archive, format === "tar.gz" ? "gzip" : "zstd");
+      }
       await this.#write(archive, place?.path);
     }
     if (manifest) {

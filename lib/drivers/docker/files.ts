@@ -2,7 +2,6 @@
 
 import { dirname, join } from "node:path/posix";
 import { writeAll } from "../../chunk.ts";
-import { openArchive } from "../../compressed.ts";
 import type { ArchiveOptions, LayerOptions, Layers } from "../../driver.ts";
 import { CdebugError, reason } from "../../errors.ts";
 import { makeTemporary } from "../../leftovers.ts";
@@ -42,6 +41,7 @@ export async function saveLayers(
   target: Target,
   { signal, report }: LayerOptions,
 ): Promise<Layers> {
+  const { openArchive } = await import("../../compressed.ts"); // which takes long to load
   const dir = await makeTemporary("directory", "/var/tmp", "cdebug-layers-");
   await using stack = new AsyncDisposableStack();
   stack.defer(() => Deno.remove(dir, { recursive: true }).catch(() => {}));
