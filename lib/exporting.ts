@@ -268,7 +268,7 @@ async function makePlace({ output: named, format, force }: ExportSession): Promi
     output = await Deno.realPath(output).catch(() => output);
     there = await Deno.lstat(output);
   }
-  const parent = output.replace(/\/[^/]*$/, "") || "/";
+  const parent = parentOf(output);
   let full = false;
   if (there && isFolder) {
     if (!there.isDirectory) throw inTheWay(output, "it is there, and no folder", "another -o");
@@ -301,6 +301,10 @@ async function makePlace({ output: named, format, force }: ExportSession): Promi
   };
 }
 
+function parentOf(path: string): string {
+  return path.replace(/\/[^/]*$/, "") || "/";
+}
+
 async function moveTo(from: string, to: string): Promise<void> {
   await Deno.rename(from, to).catch((error) => {
     throw cannotWrite(to, error);
@@ -323,8 +327,7 @@ async function refuseFile(path: string, force: boolean): Promise<void> {
   const there = await Deno.stat(path).catch(() => undefined);
   if (there?.isDirectory) throw inTheWay(path, "a folder is there", "another name");
   if (there && !force) throw inTheWay(path, "it is there already", "another name, or --force");
-  const parent = path.replace(/\/[^/]*$/, "") || "/";
-  await Deno.stat(parent).catch((error) => {
+  await Deno.stat(parentOf(path)).catch((error) => {
     throw cannotWrite(path, error);
   });
 }
@@ -339,7 +342,7 @@ function cannotWrite(output: string, error: unknown): CdebugError {
     `Cannot export to "${output}": ${
       missing ? "there is no such directory to make it in" : reason(error).replace(/ \(os error .*/, "")
     }`,
-    { hint: missing ? `mkdir -p ${output.replace(/\/[^/]*$/, "")}` : "another -o", cause: error },
+    { hint: missing ? `mkdir -p ${parentOf(output)}` : "another -o", cause: error },
   );
 }
 
@@ -351,7 +354,7 @@ async function open(path: string): Promise<Deno.FsFile> {
 async function writeText(path: string, text: string): Promise<void> {
   let fresh: string | undefined;
   try {
-    fresh = await makeTemporary("file", path.replace(/\/[^/]*$/, "") || "/", PREFIX);
+    fresh = await makeTemporary("file", parentOf(path), PREFIX);
     await Deno.writeTextFile(fresh, text);
     await Deno.chmod(fresh, 0o644);
     await Deno.rename(fresh, path);

@@ -32,9 +32,10 @@ export const COMMON_FLAGS = {
 
 /**
  * Reads flags up to the first word that is not one; all from there on is `rest`, untouched, so that a command's
- * own flags need no `--`. With `anywhere`, flags may also follow the words; with `parted`, what follows `--` is `behind`, not `rest`. Short flags combine (`-it`), values
- * follow as a word, after `=`, or right behind a short flag; booleans take `=true` and `=false`, and a `no-` in front. Throws
- * CdebugError for an empty value, and for anything that is not in the table, naming what is nearest.
+ * own flags need no `--`. With `anywhere`, flags may also follow the words; with `parted`, what follows `--` is
+ * `behind`, not `rest`. Short flags combine (`-it`), values follow as a word, after `=`, or right behind a short flag;
+ * booleans take `=true` and `=false`, and a `no-` in front. Throws CdebugError for an empty value, and for anything
+ * that is not in the table, naming what is nearest.
  *
  * By hand because loading node:util for its parseArgs takes a third as long as starting the runtime.
  */

@@ -4,7 +4,10 @@ import { CdebugError } from "./errors.ts";
 
 const UNITS: Readonly<Record<string, number>> = { "": 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30, T: 2 ** 40 };
 
-/** `500M`, `20GiB`, `1048576` → bytes; units are of 1,024. `what` names the flag in the CdebugError of anything else, or less than `least`. */
+/**
+ * `500M`, `20GiB`, `1048576` → bytes; units are of 1,024. `what` names the flag in the CdebugError of anything else, or
+ * less than `least`.
+ */
 export function parseBytes(text: string, what: string, least = 1): number {
   const [, amount, unit = ""] = /^(\d+(?:\.\d+)?)([KMGT]?)(?:i?B)?$/i.exec(text) ?? [];
   const bytes = Math.floor(Number(amount) * UNITS[unit.toUpperCase()]!);

@@ -163,8 +163,8 @@ export async function listCache(): Promise<Cached[]> {
 
 /**
  * Removes what has not been used for longest until the rest has at most `limit` bytes, and what broke off
- * more than a day ago; but nothing that is being fetched, and no toolkit of a session that runs. Returns what is removed. Throws CdebugError if it
- * cannot.
+ * more than a day ago; but nothing that is being fetched, and no toolkit of a session that runs. Returns what
+ * is removed. Throws CdebugError if it cannot.
  */
 export async function pruneCache(limit: number): Promise<Cached[]> {
   const all = await listCache();

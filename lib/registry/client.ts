@@ -332,14 +332,22 @@ async function isCached({ digest, size }: Layer, signal: AbortSignal | undefined
   if (path === undefined) return false;
   using file = await Deno.open(path);
   const hash = createHash("sha256");
+  await hashRest(file, hash, signal);
+  if (`sha256:${hash.digest("hex")}` === digest) return true;
+  await forget(digest);
+  return false;
+}
+
+/** Hashes a file from where it is to its end; returns how many bytes that are. */
+async function hashRest(file: Deno.FsFile, hash: Hash, signal: AbortSignal | undefined): Promise<number> {
+  let total = 0;
   const buffer = new Uint8Array(256 * 1024);
   for (let count; (count = await file.read(buffer)) !== null;) {
     signal?.throwIfAborted();
     hash.update(buffer.subarray(0, count));
+    total += count;
   }
-  if (`sha256:${hash.digest("hex")}` === digest) return true;
-  await forget(digest);
-  return false;
+  return total;
 }
 
 async function fetchLayer(
@@ -401,12 +409,7 @@ class Download {
   /** Takes what is in the file; false if it is empty. */
   async resume(): Promise<boolean> {
     if ((await this.#file.stat()).size > this.#size) await this.restart();
-    const buffer = new Uint8Array(256 * 1024);
-    for (let count; (count = await this.#file.read(buffer)) !== null;) {
-      this.#session.http.signal?.throwIfAborted();
-      this.#hash.update(buffer.subarray(0, count));
-      this.#done += count;
-    }
+    this.#done += await hashRest(this.#file, this.#hash, this.#session.http.signal);
     return this.#done > 0;
   }
 

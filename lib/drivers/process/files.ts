@@ -27,16 +27,15 @@ const KERNEL = new Set([
 
 /** Where something is mounted in a process's root filesystem that one might want to have. */
 export function mountsOf(pid: number): string[] {
-  const hidden = kernelMountsOf(pid);
-  const all = readMounts(pid).map(({ path }) => path);
-  return [
-    ...new Set(all.filter((path) => path !== "/" && !hidden.some((above) => isWithin(path, above)))),
-  ].sort();
+  const all = readMounts(pid);
+  const hidden = kernelsOwn(all);
+  const kept = all.map(({ path }) => path)
+    .filter((path) => path !== "/" && !hidden.some((above) => isWithin(path, above)));
+  return [...new Set(kept)].sort();
 }
 
-function kernelMountsOf(pid: number): string[] {
-  return readMounts(pid).filter(({ type, path }) => KERNEL.has(type) || path === "/dev")
-    .map(({ path }) => path);
+function kernelsOwn(mounts: ReturnType<typeof readMounts>): string[] {
+  return mounts.filter(({ type, path }) => KERNEL.has(type) || path === "/dev").map(({ path }) => path);
 }
 
 function isWithin(path: string, above: string): boolean {
@@ -102,7 +101,7 @@ export async function* archive(
   }
   const [, above = "", name = ""] = /^(.*?)\/?([^/]*)$/.exec(path ?? "/")!;
   const chosen = path !== undefined && target.mounts === undefined;
-  const leftOut = chosen && pid !== undefined ? kernelMountsOf(pid) : target.mounts ?? [];
+  const leftOut = chosen && pid !== undefined ? kernelsOwn(readMounts(pid)) : target.mounts ?? [];
   const isMapped = pid !== undefined && isForeign(pid, "user") && rootOf(pid) !== undefined;
   const [first, ...words] = [...isMapped ? nsenter(new Set(["user"]), pid) : [], program];
   const directory = openDirectory(target, root, above, path);
