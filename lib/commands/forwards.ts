@@ -1,14 +1,14 @@
 /** Runs a plan of forwards for a person, or prints its events for a program. */
 
 import type { Driver } from "../driver.ts";
-import { CdebugError, printable, reason } from "../errors.ts";
+import { printable } from "../errors.ts";
 import { type Event, SIGNALS } from "../executor.ts";
 import { forward } from "../forwarding.ts";
 import { record } from "../history.ts";
 import { ownIdentity } from "../owner.ts";
 import type { Endpoint, ForwardSession, Plan } from "../plan.ts";
 import { formatEndpoint, formatRef } from "../target.ts";
-import { listen, newControls, newPrinter, print, type RunOptions, say, writeTo } from "./session.ts";
+import { listen, newControls, newPrinter, print, type RunOptions, say, writeStdout } from "./session.ts";
 
 /** Runs the plan and returns cdebug's exit code. Throws CdebugError where cdebug itself failed. */
 export async function runForwards(
@@ -27,8 +27,7 @@ export async function runForwards(
     unread ??= error;
     tell({ kind: "signal", name: "TERM" });
   };
-  const printLine = (line: unknown) =>
-    writeTo(Deno.stdout)(new TextEncoder().encode(`${JSON.stringify(line)}\n`));
+  const printLine = (line: unknown) => writeStdout(new TextEncoder().encode(`${JSON.stringify(line)}\n`));
   const report = (event: Event) => {
     printer.print(event);
     if (options.json) {
@@ -68,9 +67,7 @@ export async function runForwards(
       left.promise.then((code) => ({ kind: "exit", code } as const)),
     ]);
     await told;
-    if (unread !== undefined && !(unread instanceof Deno.errors.BrokenPipe)) {
-      throw new CdebugError(`Cannot write to stdout: ${reason(unread)}`, { cause: unread });
-    }
+    if (unread !== undefined && !(unread instanceof Deno.errors.BrokenPipe)) throw unread;
     await recording.end(outcome.kind === "exit" ? outcome : { kind: "detached" });
     if (unread !== undefined) return 128 + 13;
     if (outcome.kind === "exit") return outcome.code;
